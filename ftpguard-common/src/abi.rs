@@ -1,0 +1,456 @@
+//! Keys, values and limits of every BPF map.
+//!
+//! Who writes which map, and what happens when one is full, stands beside the map in
+//! `ftpguard-ebpf/src/maps.rs`.
+#![forbid(unsafe_code)]
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    net::{Address, Port},
+    verdict::COUNTER_COUNT,
+};
+
+/// How many sessions are tracked at once.
+pub const MAX_SESSIONS: u32 = 16_384;
+/// How many pinholes are open at once.
+pub const MAX_PINHOLES: u32 = 16_384;
+/// How many listeners are known at once.
+pub const MAX_LISTENERS: u32 = 16_384;
+/// How many processes of guarded ftpds are known at once.
+pub const MAX_PROCESSES: u32 = 32_768;
+/// How many threads of processes with several sessions are remembered.
+pub const MAX_SERVING: u32 = 16_384;
+/// How many clients may hold control connections at once.
+pub const MAX_PEERS: u32 = 16_384;
+/// How many configured destinations there may be.
+pub const MAX_EXCEPTIONS: u32 = 1_024;
+/// How many refused destinations the egress guard remembers.
+pub const MAX_BARRED: u32 = 4_096;
+/// Size of the event ring buffer in bytes: a power of two.
+pub const EVENTS_BYTES: u32 = 1 << 20;
+/// Size of the ring buffer for control bytes: a power of two.
+pub const CONTROL_BYTES: u32 = 1 << 21;
+
+/// One control connection while it lasts (RFC 959 section 2.2): its four-tuple.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct SessionKey {
+    /// The peer of the ftpd.
+    pub client: Address,
+    /// The ftpd's own address on this connection.
+    pub server: Address,
+    /// The peer's port.
+    pub client_port: Port,
+    /// The control port.
+    pub server_port: Port,
+}
+
+/// What is known of one session.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Session {
+    /// Tells this session from a later one with the same four-tuple. Never 0.
+    pub id: u64,
+    /// When the control connection was established: nanoseconds of `CLOCK_MONOTONIC`.
+    pub opened_at: u64,
+    /// The pinhole of this session; its port is [`Port::NONE`] where there is none (rule K4).
+    pub pinhole: PinholeKey,
+    /// The only port this session's active mode may reach, [`Port::NONE`] for any (rule O10).
+    pub active_port: Port,
+    /// Bits of [`session_flags`].
+    pub flags: u16,
+}
+
+/// Bits of [`Session::flags`].
+pub mod session_flags {
+    /// The daemon does not want this session's bytes: they are encrypted or not trusted.
+    pub const OPAQUE: u16 = 1;
+}
+
+/// One permission (rule K1): this client may reach this address and port now.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct PinholeKey {
+    /// Who may.
+    pub client: Address,
+    /// The address to reach: the control connection's local address (rule K3).
+    pub server: Address,
+    /// The port to reach.
+    pub port: Port,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// What is known of one pinhole.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Pinhole {
+    /// [`Session::id`] of the session it was made for.
+    pub session: u64,
+    /// When it was made: nanoseconds of `CLOCK_MONOTONIC`.
+    pub made_at: u64,
+    /// How many data connections it still admits (rule K6).
+    pub uses: u32,
+    /// A number of [`Origin`].
+    pub origin: u32,
+    /// The control connection's client port, which names the session together with the key.
+    pub client_port: Port,
+    /// The control port.
+    pub server_port: Port,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Who made a pinhole, from the most to the least certain (rule P4).
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Socket observer: the listening process serves this session only (rule F2).
+    Exact = 1,
+    /// Socket observer: the listening thread read this session last (rule F3).
+    Candidate = 2,
+    /// Text watcher: the ftpd said so in a 227, 228 or 229.
+    Text = 3,
+    /// Found open when the guard started (rule K10).
+    Adopted = 4,
+}
+
+impl Origin {
+    /// The origin with this number.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Exact),
+            2 => Some(Self::Candidate),
+            3 => Some(Self::Text),
+            4 => Some(Self::Adopted),
+            _ => None,
+        }
+    }
+
+    /// The origin's name in events and status.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Candidate => "candidate",
+            Self::Text => "text",
+            Self::Adopted => "adopted",
+        }
+    }
+}
+
+/// Where a socket listens. The address is as [`Address::with_one_wildcard`] gives it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Endpoint {
+    /// The listener's address, or [`Address::WILDCARD`].
+    pub address: Address,
+    /// The listener's port.
+    pub port: Port,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// What is known of one listener.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Listener {
+    /// [`Session::id`] of the session it serves, 0 where that is not known.
+    pub session: u64,
+    /// The pinhole made for it; its port is [`Port::NONE`] where there is none.
+    pub pinhole: PinholeKey,
+    /// The process that called listen(); 0 where it was adopted without one.
+    pub tgid: u32,
+    /// The control port of the ftpd it belongs to, [`Port::NONE`] where it is foreign (rule I4).
+    pub control_port: Port,
+    /// A number of [`Admission`].
+    pub admission: u16,
+    /// How many sockets share the endpoint (`SO_REUSEPORT`).
+    pub sockets: u32,
+}
+
+/// Whom a guarded listener admits.
+#[repr(u16)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Admission {
+    /// Clients with a pinhole, and nobody else.
+    Pinhole = 0,
+    /// Clients with a pinhole, and every client that holds a control connection (rule P4).
+    ControlPeer = 1,
+}
+
+/// What is known of one process of a guarded ftpd.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Process {
+    /// [`Session::id`] of the session it serves, 0 for none.
+    pub session_id: u64,
+    /// The session it serves, meaningful where `session_id` is not 0.
+    pub session: SessionKey,
+    /// The process that forked it.
+    pub parent: u32,
+    /// The control port of its ftpd.
+    pub control_port: Port,
+    /// Bits of [`process_flags`].
+    pub flags: u16,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Bits of [`Process::flags`].
+pub mod process_flags {
+    /// It has served more than one session; only its threads can tell which (rule F3).
+    pub const SHARED: u16 = 1;
+    /// It called listen() in a thread that had read no control connection while it was shared:
+    /// its threads cannot tell either. It gets no pinhole from the socket observer.
+    pub const UNSAFE: u16 = 2;
+    /// It opened the control port: it accepts sessions, and serves none by being a parent.
+    pub const ACCEPTOR: u16 = 4;
+}
+
+/// The session that a thread of a shared process read last.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Serving {
+    /// [`Session::id`].
+    pub session_id: u64,
+    /// When it was read: nanoseconds of `CLOCK_MONOTONIC`.
+    pub read_at: u64,
+    /// The session.
+    pub session: SessionKey,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// A client of one ftpd; the value counts its control connections.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Peer {
+    /// The client.
+    pub client: Address,
+    /// The ftpd's control port.
+    pub control_port: Port,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// What is known of one port, as one word so that it is read and counted at once.
+///
+/// The lowest byte holds the roles that the daemon declares. Above them lie two counts of
+/// listeners, which the kernel side keeps as hints: a port with none needs no further lookup.
+pub mod port_word {
+    /// A port of the declared passive range.
+    pub const PASSIVE: u32 = 1;
+    /// A control port.
+    pub const CONTROL: u32 = 2;
+    /// A configured data source port, 20 by default (RFC 959 section 3.2).
+    pub const DATA_SOURCE: u32 = 4;
+    /// Every declared role.
+    pub const ROLES: u32 = 0xff;
+    /// One listener of a guarded ftpd.
+    pub const ONE_GUARDED: u32 = 1 << 8;
+    /// The count of guarded listeners.
+    pub const GUARDED: u32 = 0xfff << 8;
+    /// One listener of other software.
+    pub const ONE_FOREIGN: u32 = 1 << 20;
+    /// The count of foreign listeners.
+    pub const FOREIGN: u32 = 0xfff << 20;
+}
+
+/// A destination that the ftpd may connect to although it is no client: key of an LPM trie, so
+/// the port comes first and is always matched whole ([`Port::NONE`] stands for any port).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Exception {
+    /// The port, in four bytes to keep the address aligned.
+    pub port: Port,
+    /// Zero.
+    pub pad: u16,
+    /// The address, of which the trie's prefix length covers a part.
+    pub address: Address,
+}
+
+/// Bits of an [`Exception`] that come before the address.
+pub const EXCEPTION_PORT_BITS: u32 = 32;
+
+/// A connect() that was refused although its SYN may still leave.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Barred {
+    /// The destination.
+    pub address: Address,
+    /// The destination's port.
+    pub port: Port,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// The policy in force: the one value of the `POLICY` map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Policy {
+    /// A number of [`Mode`].
+    pub mode: u32,
+    /// A number of [`Tracking`].
+    pub tracking: u32,
+    /// A number of [`Active`].
+    pub active: u32,
+    /// How many data connections one pinhole admits (rule K6).
+    pub uses: u32,
+    /// How long a thread's last read of a control connection may name its session (rule F3),
+    /// in nanoseconds.
+    pub serving_age: u64,
+    /// How long the egress guard remembers a refused destination, in nanoseconds.
+    pub barred_age: u64,
+}
+
+/// Whether denials take effect.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Decide, count and report; let everything pass.
+    Monitor = 0,
+    /// Denials take effect.
+    Enforce = 1,
+}
+
+/// Who makes pinholes.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tracking {
+    /// The socket observer, inside listen().
+    Socket = 0,
+    /// The daemon, from the replies it reads on the wire.
+    Text = 1,
+}
+
+/// Whom active mode may reach (rule O10; the three groups of CERT CA-97.27).
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Active {
+    /// The session's client, and configured exceptions.
+    Client = 0,
+    /// Configured exceptions only.
+    Exceptions = 1,
+    /// Nobody.
+    Off = 2,
+}
+
+/// Where the kernel side finds the fields of its tracepoint records, in bytes from the start.
+///
+/// They differ between kernels; the daemon reads them from tracefs (`events/*/*/format`) and
+/// hands them over as a global before the programs are loaded.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct TracepointOffsets {
+    /// `sock/inet_sock_set_state`.
+    pub state: StateOffsets,
+    /// `tcp/tcp_rcv_space_adjust`.
+    pub read: ReadOffsets,
+    /// `task/task_newtask`, field `pid`.
+    pub new_task_pid: u32,
+    /// `task/task_newtask`, field `clone_flags`.
+    pub new_task_flags: u32,
+}
+
+/// Fields of `sock/inet_sock_set_state`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct StateOffsets {
+    /// `oldstate`, an `int`.
+    pub old_state: u32,
+    /// `newstate`, an `int`.
+    pub new_state: u32,
+    /// `sport`, a `u16` in host order.
+    pub source_port: u32,
+    /// `dport`, a `u16` in host order.
+    pub destination_port: u32,
+    /// `protocol`, a `u16`.
+    pub protocol: u32,
+    /// `saddr_v6`, 16 bytes in wire order, IPv4 mapped.
+    pub source: u32,
+    /// `daddr_v6`, 16 bytes in wire order, IPv4 mapped.
+    pub destination: u32,
+}
+
+/// Fields of `tcp/tcp_rcv_space_adjust`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ReadOffsets {
+    /// `sport`, a `u16` in host order.
+    pub source_port: u32,
+    /// `dport`, a `u16` in host order.
+    pub destination_port: u32,
+    /// `saddr_v6`, 16 bytes in wire order, IPv4 mapped.
+    pub source: u32,
+    /// `daddr_v6`, 16 bytes in wire order, IPv4 mapped.
+    pub destination: u32,
+}
+
+const _: () = {
+    assert!(size_of::<SessionKey>() == 36);
+    assert!(size_of::<PinholeKey>() == 36);
+    assert!(size_of::<Session>() == 56);
+    assert!(size_of::<Pinhole>() == 32);
+    assert!(size_of::<Endpoint>() == 20);
+    assert!(size_of::<Listener>() == 56);
+    assert!(size_of::<Process>() == 56);
+    assert!(size_of::<Serving>() == 56);
+    assert!(size_of::<Peer>() == 20);
+    assert!(size_of::<Exception>() == 20);
+    assert!(size_of::<Barred>() == 20);
+    assert!(size_of::<Policy>() == 32);
+    assert!(size_of::<TracepointOffsets>() == 52);
+    // A per-CPU array of counters stays within one page for each CPU.
+    assert!(COUNTER_COUNT <= 512);
+};
+
+impl SessionKey {
+    /// The client as a key of the `PEERS` map.
+    #[inline(always)]
+    #[must_use]
+    pub const fn peer(&self) -> Peer {
+        Peer {
+            client: self.client,
+            control_port: self.server_port,
+            pad: 0,
+        }
+    }
+
+    /// The key of a pinhole of this session, to the given port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pinhole(&self, port: Port) -> PinholeKey {
+        PinholeKey {
+            client: self.client,
+            server: self.server,
+            port,
+            pad: 0,
+        }
+    }
+}
+
+impl PinholeKey {
+    /// No pinhole.
+    pub const NONE: Self = Self {
+        client: Address::WILDCARD,
+        server: Address::WILDCARD,
+        port: Port::NONE,
+        pad: 0,
+    };
+}
+
+impl Endpoint {
+    /// The endpoint of a listener bound to this address and port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(address: Address, port: Port) -> Self {
+        Self {
+            address: address.with_one_wildcard(),
+            port,
+            pad: 0,
+        }
+    }
+}

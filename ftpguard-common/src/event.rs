@@ -1,0 +1,132 @@
+//! What the kernel side tells through its ring buffers.
+//!
+//! `EVENTS` carries [`Event`]s of one size. `CONTROL` carries captured control bytes: a
+//! [`ControlHeader`], then [`ControlHeader::captured`] bytes.
+#![forbid(unsafe_code)]
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    abi::SessionKey,
+    net::{Address, Port},
+};
+
+/// One thing that happened. Fields that a kind does not name are zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Event {
+    /// When: nanoseconds of `CLOCK_MONOTONIC`; 0 where the clock was not worth reading.
+    pub at: u64,
+    /// [`crate::abi::Session::id`], 0 where there is no session.
+    pub session: u64,
+    /// A number of [`EventKind`].
+    pub kind: u32,
+    /// A number of [`crate::verdict::Reason`], for verdicts.
+    pub reason: u32,
+    /// The process concerned, 0 where there is none.
+    pub tgid: u32,
+    /// A number of [`crate::abi::Origin`], for pinholes.
+    pub origin: u32,
+    /// The other side: client, source of a SYN, destination of a connect().
+    pub remote: Address,
+    /// This host's side.
+    pub local: Address,
+    /// The port of the other side.
+    pub remote_port: Port,
+    /// The port of this host's side.
+    pub local_port: Port,
+    /// A number of [`crate::abi::Mode`]: whether a denial took effect.
+    pub mode: u32,
+}
+
+/// What happened.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A control connection was established: `remote` to `local`.
+    SessionOpened = 1,
+    /// It was closed.
+    SessionClosed = 2,
+    /// `remote` may reach `local`, port `local_port`.
+    PinholeMade = 3,
+    /// Its data connection was established from `remote_port`, and the pinhole consumed.
+    PinholeUsed = 4,
+    /// It ended without (or before) a last use.
+    PinholeClosed = 5,
+    /// A SYN from `remote` to `local` was denied.
+    SynDenied = 6,
+    /// A connect() by `tgid` to `remote` was refused.
+    ConnectRefused = 7,
+    /// A SYN from `local` to `remote` was denied on its way out.
+    EgressDenied = 8,
+    /// A guarded ftpd listens on `local` and no session could be named (rule P4).
+    Unattributed = 9,
+    /// Other software listens on `local`, in the declared range (rule I4).
+    ForeignListener = 10,
+    /// A guarded ftpd opened a listener on `local`. Only with `Tracking::Text`, where no
+    /// pinhole says so.
+    ListenerOpened = 11,
+}
+
+impl EventKind {
+    /// The kind with this number.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            1 => Self::SessionOpened,
+            2 => Self::SessionClosed,
+            3 => Self::PinholeMade,
+            4 => Self::PinholeUsed,
+            5 => Self::PinholeClosed,
+            6 => Self::SynDenied,
+            7 => Self::ConnectRefused,
+            8 => Self::EgressDenied,
+            9 => Self::Unattributed,
+            10 => Self::ForeignListener,
+            11 => Self::ListenerOpened,
+            _ => return None,
+        })
+    }
+}
+
+/// One captured piece of a segment of a control connection.
+///
+/// A segment larger than [`MAX_CAPTURE`] comes in several pieces, in order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ControlHeader {
+    /// The control connection.
+    pub session: SessionKey,
+    /// The TCP sequence number of the first byte of this piece (of SYN or FIN where the piece
+    /// is empty).
+    pub sequence: u32,
+    /// How many bytes of the stream this piece covers.
+    pub length: u32,
+    /// How many of them follow this header. Fewer than `length` leaves a gap.
+    pub captured: u32,
+    /// A number of [`Direction`].
+    pub direction: u16,
+    /// The TCP flags of the segment, as in byte 13 of its header.
+    pub flags: u16,
+}
+
+/// The most bytes that one [`ControlHeader`] carries.
+pub const MAX_CAPTURE: usize = 2048;
+
+/// The most pieces that one segment is cut into.
+pub const MAX_PIECES: usize = 32;
+
+/// Which way control bytes went.
+#[repr(u16)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Client to ftpd: commands.
+    ToServer = 0,
+    /// ftpd to client: replies.
+    ToClient = 1,
+}
+
+const _: () = {
+    assert!(size_of::<Event>() == 72);
+    assert!(size_of::<ControlHeader>() == 52);
+};

@@ -1,0 +1,35 @@
+//! The shared structs as aya's maps take them.
+
+use crate::abi::{
+    Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process, Serving,
+    Session, SessionKey, TracepointOffsets,
+};
+
+macro_rules! pod {
+    ($($name:ty),+ $(,)?) => {
+        $(
+            // SAFETY: the type is bytemuck's Pod, which the line below asserts: any bytes are a
+            // value, and it has no padding.
+            unsafe impl aya::Pod for $name {}
+            const _: fn() = assert_pod::<$name>;
+        )+
+    };
+}
+
+const fn assert_pod<T: bytemuck::Pod>() {}
+
+pod!(
+    Barred,
+    Endpoint,
+    Exception,
+    Listener,
+    Peer,
+    Pinhole,
+    PinholeKey,
+    Policy,
+    Process,
+    Serving,
+    Session,
+    SessionKey,
+    TracepointOffsets,
+);

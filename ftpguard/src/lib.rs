@@ -1,0 +1,1 @@
+//! ftpguard's daemon as a library; the binary only parses arguments and exits.

@@ -1,0 +1,3 @@
+//! The `ftpguard` command.
+
+fn main() {}

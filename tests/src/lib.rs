@@ -1,0 +1,1 @@
+//! A sandbox of network namespaces with real FTP servers and clients in it.
