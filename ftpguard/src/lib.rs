@@ -1,1 +1,3 @@
 //! ftpguard's daemon as a library; the binary only parses arguments and exits.
+
+pub mod kernel;
