@@ -11,6 +11,7 @@ use ftpguard_common::{
         Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process, Session,
         SessionKey,
     },
+    net::Address,
     verdict::{COUNTER_COUNT, Incident, Reason},
 };
 
@@ -30,7 +31,9 @@ pub struct Maps {
     /// How many control connections each client holds.
     pub peers: HashMap<MapData, Peer, u32>,
     /// One word for each port, see [`ftpguard_common::abi::port_word`].
-    pub ports: Array<MapData, u32>,
+    pub ports: Array<MapData, u64>,
+    /// This host's addresses.
+    pub addresses: HashMap<MapData, Address, u32>,
     /// The policy in force.
     pub policy: Array<MapData, Policy>,
     /// Destinations that an ftpd may connect to.
@@ -50,6 +53,7 @@ impl Maps {
             processes: typed(ebpf, "PROCESSES")?,
             peers: typed(ebpf, "PEERS")?,
             ports: typed(ebpf, "PORTS")?,
+            addresses: typed(ebpf, "ADDRESSES")?,
             policy: typed(ebpf, "POLICY")?,
             exceptions: typed(ebpf, "EXCEPTIONS")?,
             counters: typed(ebpf, "COUNTERS")?,
@@ -59,7 +63,7 @@ impl Maps {
 
     /// Adds a role (see [`ftpguard_common::abi::port_word`]) to a port. Only before anything is
     /// attached: the kernel side counts in the same word.
-    pub fn add_port_role(&mut self, port: u16, role: u32) -> Result<(), KernelError> {
+    pub fn add_port_role(&mut self, port: u16, role: u64) -> Result<(), KernelError> {
         let index = u32::from(port);
         let word = self.ports.get(&index, 0)?;
         self.ports.set(index, word | role, 0)?;
