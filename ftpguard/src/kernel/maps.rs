@@ -1,6 +1,6 @@
 //! Typed handles to the kernel side's maps.
 
-use std::borrow::BorrowMut as _;
+use std::{borrow::BorrowMut as _, collections::HashSet};
 
 use aya::{
     Ebpf, Pod,
@@ -8,7 +8,7 @@ use aya::{
 };
 use ftpguard_common::{
     abi::{
-        Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process, Session,
+        Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process, Session,
         SessionKey,
     },
     net::Address,
@@ -34,6 +34,9 @@ pub struct Maps {
     pub ports: Array<MapData, u64>,
     /// This host's addresses.
     pub addresses: HashMap<MapData, Address, u32>,
+    /// Destinations refused a moment ago, with the time of refusal in nanoseconds of
+    /// `CLOCK_MONOTONIC`.
+    pub barred: HashMap<MapData, Barred, u64>,
     /// The policy in force.
     pub policy: Array<MapData, Policy>,
     /// Destinations that an ftpd may connect to.
@@ -54,6 +57,7 @@ impl Maps {
             peers: typed(ebpf, "PEERS")?,
             ports: typed(ebpf, "PORTS")?,
             addresses: typed(ebpf, "ADDRESSES")?,
+            barred: typed(ebpf, "BARRED")?,
             policy: typed(ebpf, "POLICY")?,
             exceptions: typed(ebpf, "EXCEPTIONS")?,
             counters: typed(ebpf, "COUNTERS")?,
@@ -67,6 +71,21 @@ impl Maps {
         let index = u32::from(port);
         let word = self.ports.get(&index, 0)?;
         self.ports.set(index, word | role, 0)?;
+        Ok(())
+    }
+
+    /// Tells the kernel side the addresses of this network namespace; former ones are
+    /// forgotten.
+    pub fn refresh_addresses(&mut self) -> Result<(), KernelError> {
+        let current = local_addresses();
+        for (known, _) in Self::entries(&self.addresses) {
+            if !current.contains(&known) {
+                Self::forget(&mut self.addresses, &known)?;
+            }
+        }
+        for address in current {
+            self.addresses.insert(address, 1, 0)?;
+        }
         Ok(())
     }
 
@@ -134,6 +153,21 @@ impl CpuCounters {
 
 fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, KernelError> {
     Ok(T::try_from(take(ebpf, name)?)?)
+}
+
+/// The addresses of every interface in the caller's network namespace.
+fn local_addresses() -> HashSet<Address> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return HashSet::new();
+    };
+    interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
+            let v6 = address.as_sockaddr_in6().map(|address| address.ip().into());
+            v4.or(v6)
+        })
+        .collect()
 }
 
 fn is_not_found(error: &MapError) -> bool {
