@@ -1,6 +1,6 @@
 //! Typed handles to the kernel side's maps.
 
-use std::borrow::BorrowMut as _;
+use std::{borrow::BorrowMut as _, collections::HashSet};
 
 use aya::{
     Ebpf, Pod,
@@ -8,9 +8,10 @@ use aya::{
 };
 use ftpguard_common::{
     abi::{
-        Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process, Session,
+        Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process, Session,
         SessionKey,
     },
+    net::Address,
     verdict::{COUNTER_COUNT, Incident, Reason},
 };
 
@@ -30,7 +31,12 @@ pub struct Maps {
     /// How many control connections each client holds.
     pub peers: HashMap<MapData, Peer, u32>,
     /// One word for each port, see [`ftpguard_common::abi::port_word`].
-    pub ports: Array<MapData, u32>,
+    pub ports: Array<MapData, u64>,
+    /// This host's addresses.
+    pub addresses: HashMap<MapData, Address, u32>,
+    /// Destinations refused a moment ago, with the time of refusal in nanoseconds of
+    /// `CLOCK_MONOTONIC`.
+    pub barred: HashMap<MapData, Barred, u64>,
     /// The policy in force.
     pub policy: Array<MapData, Policy>,
     /// Destinations that an ftpd may connect to.
@@ -50,6 +56,8 @@ impl Maps {
             processes: typed(ebpf, "PROCESSES")?,
             peers: typed(ebpf, "PEERS")?,
             ports: typed(ebpf, "PORTS")?,
+            addresses: typed(ebpf, "ADDRESSES")?,
+            barred: typed(ebpf, "BARRED")?,
             policy: typed(ebpf, "POLICY")?,
             exceptions: typed(ebpf, "EXCEPTIONS")?,
             counters: typed(ebpf, "COUNTERS")?,
@@ -59,10 +67,25 @@ impl Maps {
 
     /// Adds a role (see [`ftpguard_common::abi::port_word`]) to a port. Only before anything is
     /// attached: the kernel side counts in the same word.
-    pub fn add_port_role(&mut self, port: u16, role: u32) -> Result<(), KernelError> {
+    pub fn add_port_role(&mut self, port: u16, role: u64) -> Result<(), KernelError> {
         let index = u32::from(port);
         let word = self.ports.get(&index, 0)?;
         self.ports.set(index, word | role, 0)?;
+        Ok(())
+    }
+
+    /// Tells the kernel side the addresses of this network namespace; former ones are
+    /// forgotten.
+    pub fn refresh_addresses(&mut self) -> Result<(), KernelError> {
+        let current = local_addresses();
+        for (known, _) in Self::entries(&self.addresses) {
+            if !current.contains(&known) {
+                Self::forget(&mut self.addresses, &known)?;
+            }
+        }
+        for address in current {
+            self.addresses.insert(address, 1, 0)?;
+        }
         Ok(())
     }
 
@@ -142,7 +165,7 @@ impl Maps {
     /// guarded listener outside the declared range; one that is too high costs a lookup for
     /// each SYN to that port. So it counts two: a lost increment leaves the hint right, and
     /// otherwise it stays one too high.
-    pub fn add_listener_hint(&mut self, port: u16, one: u32) -> Result<(), KernelError> {
+    pub fn add_listener_hint(&mut self, port: u16, one: u64) -> Result<(), KernelError> {
         let index = u32::from(port);
         let word = self.ports.get(&index, 0)?;
         self.ports.set(index, word.saturating_add(2 * one), 0)?;
@@ -190,6 +213,21 @@ impl CpuCounters {
 
 fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, KernelError> {
     Ok(T::try_from(take(ebpf, name)?)?)
+}
+
+/// The addresses of every interface in the caller's network namespace.
+fn local_addresses() -> HashSet<Address> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return HashSet::new();
+    };
+    interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
+            let v6 = address.as_sockaddr_in6().map(|address| address.ip().into());
+            v4.or(v6)
+        })
+        .collect()
 }
 
 /// Flag of `BPF_MAP_UPDATE_ELEM`: only where there is no entry.

@@ -165,6 +165,7 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
 
 fn fill(maps: &mut Maps, settings: &Settings) -> Result<(), KernelError> {
     maps.policy.set(0, settings.policy, 0)?;
+    maps.refresh_addresses()?;
     if let Some(range) = &settings.passive_ports {
         for port in range.clone() {
             maps.add_port_role(port, port_word::PASSIVE)?;
