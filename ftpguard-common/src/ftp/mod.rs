@@ -6,6 +6,7 @@
 //! - [`telnet`], [`line`](mod@line): lines out of bytes.
 //! - [`command`], [`reply`]: commands and replies out of lines, with the arguments that name a
 //!   port in [`host_port`] (`PORT`, 227), [`extended`] (`EPRT`, 229) and [`long`] (`LPRT`, 228).
+//! - [`dialogue`]: which reply answers which command, and what that means.
 //!
 //! Text never widens what sockets allow (rules P1 to P3): what is read here labels, narrows and
 //! revokes. Every address in it is what somebody claimed.
@@ -14,6 +15,7 @@
 pub mod argument;
 pub mod command;
 mod cursor;
+pub mod dialogue;
 pub mod extended;
 pub mod host_port;
 pub mod line;
@@ -23,3 +25,4 @@ pub mod telnet;
 
 pub use argument::{ArgumentError, Fault, Target};
 pub use command::{Command, DataCommand};
+pub use dialogue::{Desynchrony, Dialogue, DialogueEvent, Opacity};
