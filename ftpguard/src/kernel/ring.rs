@@ -11,7 +11,9 @@ pub struct Ring(AsyncFd<RingBuf<MapData>>);
 impl Ring {
     /// Registers the ring buffer with the running tokio runtime.
     pub fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
-        AsyncFd::register_with_interest(ring, Interest::READABLE)
+        // SAFETY: the ring buffer owns its file descriptor, always gives the same one, and moves
+        // into the `AsyncFd`, which deregisters before it drops it.
+        unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .map(Self)
             .map_err(io::Error::from)
     }
