@@ -168,6 +168,24 @@ fn s9_two_quiet_seconds_synchronise_again_and_less_does_not() {
 }
 
 #[test]
+fn s9_an_answer_in_progress_is_no_quiet() {
+    for (begun, ended) in [
+        ("150 coming\r\n", "226 done\r\n"),
+        ("211-Status\r\n", "211 End\r\n"),
+    ] {
+        let mut talk = Talk::greeted();
+        // Two more answers are due than the dialogue knows of.
+        talk.client("NOOP\r\nNOOP\r\nSTAT\r\n");
+        talk.server("227 (1,2,3,4,5,6)\r\n200 ok\r\n");
+        talk.server(begun);
+        assert_eq!(talk.wait(10 * SECOND), "", "{begun}");
+        talk.server(ended);
+        assert_eq!(talk.wait(2 * SECOND), "resynchronised", "{ended}");
+        talk.assert_works();
+    }
+}
+
+#[test]
 fn s9_a_clock_that_goes_back_is_no_quiet() {
     let mut talk = Talk::greeted();
     talk.server("227 (1,2,3,4,5,6)\r\n");
