@@ -103,12 +103,72 @@ impl Maps {
         Ok(CpuCounters(sums))
     }
 
+    /// How often one thing happened to the guard.
+    pub fn incident(&self, incident: Incident) -> Result<u64, KernelError> {
+        Ok(self.counters.get(&incident.counter(), 0)?.iter().sum())
+    }
+
     /// Lets each CPU report this many denials one by one until the next call. More are only
     /// counted.
     pub fn refill_event_budget(&mut self, denials: u32) -> Result<(), KernelError> {
         let cpus = self.event_budget.get(&0, 0)?.len();
         let values = PerCpuValues::try_from(vec![denials; cpus]).map_err(MapError::IoError)?;
         self.event_budget.set(0, values, 0)?;
+        Ok(())
+    }
+
+    /// The value of a key, if there is one.
+    pub fn find<K: Pod, V: Pod>(
+        map: &HashMap<MapData, K, V>,
+        key: &K,
+    ) -> Result<Option<V>, KernelError> {
+        match map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Adds an entry unless there is one: whether it was added. What the kernel side wrote in
+    /// the meantime is newer and stays.
+    pub fn add<K: Pod, V: Pod>(
+        map: &mut HashMap<MapData, K, V>,
+        key: &K,
+        value: &V,
+    ) -> Result<bool, KernelError> {
+        match map.insert(key, value, u64::from(BPF_NOEXIST)) {
+            Ok(()) => Ok(true),
+            Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Changes an entry if it is still there: whether it was.
+    pub fn change<K: Pod, V: Pod>(
+        map: &mut HashMap<MapData, K, V>,
+        key: &K,
+        value: &V,
+    ) -> Result<bool, KernelError> {
+        match map.insert(key, value, u64::from(BPF_EXIST)) {
+            Ok(()) => Ok(true),
+            Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Counts one more listener on a port, `one` being
+    /// [`port_word::ONE_GUARDED`](ftpguard_common::abi::port_word::ONE_GUARDED) or
+    /// [`port_word::ONE_FOREIGN`](ftpguard_common::abi::port_word::ONE_FOREIGN): for listeners that were open before the guard.
+    ///
+    /// The kernel side adds to the same word atomically; this reads and writes, and a listen()
+    /// or close() on the same port in between is lost. A hint that is too low would hide a
+    /// guarded listener outside the declared range; one that is too high costs a lookup for
+    /// each SYN to that port. So it counts two: a lost increment leaves the hint right, and
+    /// otherwise it stays one too high.
+    pub fn add_listener_hint(&mut self, port: u16, one: u64) -> Result<(), KernelError> {
+        let index = u32::from(port);
+        let word = self.ports.get(&index, 0)?;
+        self.ports.set(index, word.saturating_add(2 * one), 0)?;
         Ok(())
     }
 
@@ -119,7 +179,7 @@ impl Maps {
     ) -> Result<(), KernelError> {
         match map.borrow_mut().remove(key) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) if is_not_found(&error) => Ok(()),
+            Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -170,7 +230,16 @@ fn local_addresses() -> HashSet<Address> {
         .collect()
 }
 
-fn is_not_found(error: &MapError) -> bool {
-    matches!(error, MapError::SyscallError(error)
-        if error.io_error.raw_os_error() == Some(libc::ENOENT))
+/// Flag of `BPF_MAP_UPDATE_ELEM`: only where there is no entry.
+const BPF_NOEXIST: u32 = 1;
+/// Flag of `BPF_MAP_UPDATE_ELEM`: only where there is an entry.
+const BPF_EXIST: u32 = 2;
+
+/// The kernel's error number, where the kernel refused.
+fn errno(error: &MapError) -> Option<i32> {
+    if let MapError::SyscallError(error) = error {
+        error.io_error.raw_os_error()
+    } else {
+        None
+    }
 }

@@ -8,6 +8,7 @@ mod attach;
 mod error;
 mod maps;
 mod offsets;
+mod ring;
 
 use std::{fs::File, ops::RangeInclusive, os::fd::AsRawFd as _, path::PathBuf};
 
@@ -26,6 +27,7 @@ pub use self::{
     error::KernelError,
     maps::{CpuCounters, Maps},
     offsets::{find_tracefs, read_offsets},
+    ring::Ring,
 };
 
 /// What the kernel side is told once, before anything is attached.
