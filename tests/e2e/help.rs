@@ -2,32 +2,16 @@
 
 use ftpguard_tests::{
     Family, Guard,
+    ftpd::Settings,
     guard::Options,
     scenario::{Scene, Stage, Winner},
     tool::{Transfer, Way},
-    vsftpd::Settings,
 };
 use serde_json::Value;
 
-/// A sandbox with a vsftpd in it.
+/// A sandbox with an ftpd in it.
 pub(crate) fn stage(settings: Settings) -> Stage {
     Stage::new(settings).expect("the stage")
-}
-
-/// vsftpd with one process for each session, or with a privileged parent beside it (default).
-pub(crate) fn model(one_process: bool) -> Settings {
-    Settings {
-        one_process,
-        ..Settings::default()
-    }
-}
-
-/// vsftpd in one of its models, without own checks.
-pub(crate) fn unchecked(one_process: bool) -> Settings {
-    Settings {
-        one_process,
-        ..Settings::without_own_checks()
-    }
 }
 
 /// A guard that enforces, with sockets as its authority.
@@ -76,9 +60,9 @@ pub(crate) fn transfer_with_all_tools(stage: &Stage, way: Way, guard: Option<&Gu
         assert!(stage.is_file(&fetched), "{transfer:?} fetched other bytes");
         let name = format!("tool-{way:?}-{number}-{}", guard.is_some());
         transfer
-            .store(&stage.sandbox, &name, stage.vsftpd.content())
+            .store(&stage.sandbox, &name, stage.ftpd.content())
             .unwrap_or_else(|error| panic!("{transfer:?}: {error:#}\n{}", log()));
-        let stored = stage.vsftpd.uploaded(&name).expect("the stored file");
+        let stored = stage.ftpd.uploaded(&name).expect("the stored file");
         assert!(stage.is_file(&stored), "{transfer:?} stored other bytes");
     }
 }

@@ -1,22 +1,24 @@
 //! The stage itself, with the guard off: honest transfers work, every attack succeeds. Without
 //! this, an attack that fails with the guard on would prove nothing.
 
+use std::{path::Path, thread, time::Duration};
+
 use ftpguard_tests::{
-    Family, FtpClient, Sandbox,
+    Family, FtpClient, Ftpd, Sandbox,
     attack::{self, Answer},
     cgroup, client,
+    ftpd::{CONTROL_PORT, Kind, Settings},
     scenario::{Scene, Winner},
     tool::Way,
-    vsftpd::CONTROL_PORT,
 };
 
-use crate::help::{model, play, stage, transfer_with_all_tools, unchecked};
+use crate::help::{play, stage, transfer_with_all_tools};
 
 #[test]
 fn every_scene_goes_as_it_should_without_a_guard() {
-    for one_process in [false, true] {
-        let stage = stage(unchecked(one_process));
-        for scene in Scene::ALL {
+    for kind in Kind::ALL {
+        let stage = stage(Settings::unchecked(kind));
+        for scene in Scene::ALL.into_iter().filter(|scene| scene.suits(kind)) {
             play(&stage, scene, scene.should_win(false), None);
         }
     }
@@ -24,8 +26,8 @@ fn every_scene_goes_as_it_should_without_a_guard() {
 
 #[test]
 fn every_client_works_without_a_guard() {
-    for one_process in [false, true] {
-        let stage = stage(model(one_process));
+    for kind in Kind::ALL {
+        let stage = stage(Settings::of(kind));
         transfer_with_all_tools(&stage, Way::Passive, None);
         transfer_with_all_tools(&stage, Way::Active, None);
     }
@@ -34,13 +36,13 @@ fn every_client_works_without_a_guard() {
 /// T2: vsftpd's own check keeps the file from the thief, and costs the client its transfer.
 #[test]
 fn t2_own_checks_do_not_save_the_transfer() {
-    let stage = stage(model(false));
+    let stage = stage(Settings::of(Kind::Vsftpd));
     play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
 }
 
 #[test]
 fn answers_are_told_apart() {
-    let stage = stage(model(false));
+    let stage = stage(Settings::of(Kind::Vsftpd));
     let server = stage.sandbox.server();
     let thief = stage.sandbox.thief();
     let knock = |address| attack::knock(thief, address).expect("a try");
@@ -66,28 +68,25 @@ fn answers_are_told_apart() {
 /// K2 is measured with this: a first SYN that is lost must show.
 #[test]
 fn a_lost_first_syn_is_seen() {
-    let stage = stage(model(false));
-    let server = stage.sandbox.server();
-    let drop_first = "table inet t { chain c { type filter hook input priority 0; \
-         tcp dport 50000-50031 tcp flags syn / syn,ack meter m { ip saddr limit rate over 1/minute burst 1 packets } accept; \
-         tcp dport 50000-50031 tcp flags syn / syn,ack drop; } }";
-    server
-        .run(
-            std::process::Command::new("nft").arg(drop_first),
-            std::time::Duration::from_secs(5),
-        )
-        .and_then(|finished| finished.success("nft"))
-        .expect("a rule that drops the first SYN");
-    let data = stage
-        .sandbox
-        .client()
+    let stage = stage(Settings::of(Kind::Vsftpd));
+    let (server, client) = (stage.sandbox.server(), stage.sandbox.client());
+    let route = client.address(Family::V4).to_string();
+    let data = client
         .enter(|| {
             let mut ftp = stage.login(Family::V4)?;
             let announced = ftp.passive(client::Commands::Classic)?;
-            client::connect(announced)
+            // The server cannot answer the first SYN, and answers the second after a second.
+            server.ip(&["route", "add", "blackhole", &route])?;
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    thread::sleep(Duration::from_millis(300));
+                    server.ip(&["route", "del", "blackhole", &route])
+                });
+                client::connect(announced)
+            })
         })
         .expect("namespace")
-        .expect("the second SYN arrives");
+        .expect("the second SYN is answered");
     assert!(data.syns_lost >= 1, "{data:?}");
 }
 
@@ -106,7 +105,7 @@ fn a_sandbox_leaves_nothing_behind() {
         sandbox.folder().to_owned(),
         sandbox.ftpd_cgroup().path().to_owned(),
     );
-    let vsftpd = ftpguard_tests::Vsftpd::start(&sandbox, model(false)).expect("vsftpd");
+    let ftpd = Ftpd::start(&sandbox, Settings::of(Kind::Vsftpd)).expect("the ftpd");
     // A session that is open when everything goes.
     let session = sandbox
         .client()
@@ -115,17 +114,14 @@ fn a_sandbox_leaves_nothing_behind() {
         .expect("a session");
     let processes = sandbox.ftpd_cgroup().processes();
     assert!(processes.len() >= 3, "{processes:?}");
-    assert!(processes.contains(&vsftpd.id().cast_signed()));
-    drop(vsftpd);
+    assert!(processes.contains(&ftpd.id().cast_signed()));
+    drop(ftpd);
     drop(sandbox);
     drop(session);
-    let is_there = |path: &std::path::Path| path.exists();
+    let is_there = |path: &Path| path.exists();
     assert!(!is_there(&folder), "{folder:?}");
     assert!(!is_there(&cgroup), "{cgroup:?}");
-    assert!(
-        !is_there(&std::path::Path::new("/run/netns").join(&name)),
-        "{name}"
-    );
+    assert!(!is_there(&Path::new("/run/netns").join(&name)), "{name}");
     for process in processes {
         let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
         assert!(status.is_empty() || status.contains(") Z "), "{status}");

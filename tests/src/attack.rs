@@ -96,7 +96,7 @@ pub struct Hammer {
 impl Hammer {
     /// Starts one thread for each port.
     ///
-    /// A SYN that is dropped makes its thread wait, as it would a real thief's connect(); the
+    /// A SYN that is dropped makes its thread wait, as it would a real thief's `connect()`; the
     /// wait is short, and the next try takes a new source port.
     pub fn start(host: &Host, target: IpAddr, ports: RangeInclusive<u16>) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));

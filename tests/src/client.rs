@@ -39,7 +39,7 @@ pub struct Reply {
 pub struct DataConnection {
     /// The socket.
     pub stream: TcpStream,
-    /// How long connect() took.
+    /// How long `connect()` took.
     pub took: Duration,
     /// How many SYNs were sent again, because the first was lost.
     pub syns_lost: u32,
@@ -87,7 +87,13 @@ impl FtpClient {
             dialogue: String::new(),
         };
         client.reply()?.expect(220, "greeting")?;
-        client.expect("USER anonymous", 230)?;
+        // vsftpd is content without a password.
+        let reply = client.command("USER anonymous")?;
+        if reply.code == 331 {
+            client.expect("PASS guest@example.org", 230)?;
+        } else {
+            reply.expect(230, "USER")?;
+        }
         client.expect("TYPE I", 200)?;
         Ok(client)
     }
@@ -150,7 +156,7 @@ impl FtpClient {
         self.send(&format!("RETR {name}"))?;
         let data = accept(&listener)
             .with_context(|| format!("waiting for the server\n{}", self.dialogue))?;
-        self.reply()?.expect(150, "RETR")?;
+        self.reply()?.opens("RETR")?;
         let content = read_all(data)?;
         self.reply()?.expect(226, "RETR")?;
         Ok(content)
@@ -162,7 +168,7 @@ impl FtpClient {
         self.send(&format!("STOR {name}"))?;
         let data = accept(&listener)
             .with_context(|| format!("waiting for the server\n{}", self.dialogue))?;
-        self.reply()?.expect(150, "STOR")?;
+        self.reply()?.opens("STOR")?;
         write_all(data, content)?;
         self.reply()?.expect(226, "STOR")?;
         Ok(())
@@ -170,7 +176,7 @@ impl FtpClient {
 
     /// Fetches a file over a data connection that is open already.
     pub fn receive(&mut self, name: &str, data: TcpStream) -> Result<Vec<u8>> {
-        self.expect(&format!("RETR {name}"), 150)?;
+        self.command(&format!("RETR {name}"))?.opens("RETR")?;
         let content = read_all(data)?;
         self.reply()?.expect(226, "RETR")?;
         Ok(content)
@@ -226,7 +232,7 @@ impl FtpClient {
     }
 
     fn transmit(&mut self, name: &str, content: &[u8], data: TcpStream) -> Result<()> {
-        self.expect(&format!("STOR {name}"), 150)?;
+        self.command(&format!("STOR {name}"))?.opens("STOR")?;
         write_all(data, content)?;
         self.reply()?.expect(226, "STOR")?;
         Ok(())
@@ -234,6 +240,13 @@ impl FtpClient {
 }
 
 impl Reply {
+    /// Fails unless the reply says that a transfer begins: 150, or 125 over a data connection
+    /// that is open already (RFC 959 section 5.4).
+    pub fn opens(self, what: &str) -> Result<Self> {
+        let code = if self.code == 125 { 125 } else { 150 };
+        self.expect(code, what)
+    }
+
     /// Fails unless the reply has this code.
     pub fn expect(self, code: u16, what: &str) -> Result<Self> {
         if self.code != code {

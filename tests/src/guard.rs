@@ -17,9 +17,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{
+    ftpd::CONTROL_PORT,
     process::{Finished, Process},
     sandbox::{INTERFACE, Sandbox},
-    vsftpd::CONTROL_PORT,
 };
 
 /// The environment variable that names the binary to test.

@@ -2,7 +2,7 @@
 //!
 //! A [`Sandbox`] is a small network of its own: a server, an honest client, a thief and a third
 //! host (the target of bounces), joined by a bridge, with IPv4 and IPv6 addresses that no other
-//! sandbox on this machine has. A real ftpd ([`Vsftpd`]) and the guard ([`Guard`]) run on the
+//! sandbox on this machine has. A real ftpd ([`Ftpd`]) and the guard ([`Guard`]) run on the
 //! server. [`scenario`] plays one honest transfer or one attack and says who got what they
 //! wanted. The end-to-end tests and `cargo xtask run` play the same scenarios.
 //!
@@ -13,6 +13,7 @@
 pub mod attack;
 pub mod cgroup;
 pub mod client;
+pub mod ftpd;
 pub mod guard;
 pub mod namespace;
 pub mod process;
@@ -20,12 +21,11 @@ pub mod sandbox;
 pub mod scenario;
 pub mod target;
 pub mod tool;
-pub mod vsftpd;
 pub mod wire;
 
 mod slot;
 
 pub use client::FtpClient;
+pub use ftpd::Ftpd;
 pub use guard::Guard;
 pub use sandbox::{Family, Host, Sandbox};
-pub use vsftpd::Vsftpd;

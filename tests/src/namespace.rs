@@ -97,6 +97,7 @@ impl Drop for Namespace {
 }
 
 /// The names of all network namespaces that begin with `prefix`.
+#[must_use]
 pub fn named(prefix: &str) -> Vec<String> {
     std::fs::read_dir(DIRECTORY)
         .into_iter()

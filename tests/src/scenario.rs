@@ -11,9 +11,9 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     attack::{self, Answer},
     client::{self, Commands, FtpClient},
+    ftpd::{CONTROL_PORT, FILE, Ftpd, Kind, Settings, UPLOADS},
     sandbox::{Family, Host, Sandbox},
     target::Target,
-    vsftpd::{CONTROL_PORT, FILE, UPLOADS, Vsftpd},
     wire::SynWatch,
 };
 
@@ -23,11 +23,11 @@ pub const AT_ONCE: Duration = Duration::from_millis(500);
 /// A service port, for bounces to the client itself: `printer`, below 1024.
 const LOW_PORT: u16 = 515;
 
-/// A sandbox with a running vsftpd.
+/// A sandbox with a running ftpd.
 #[derive(Debug)]
 pub struct Stage {
     /// The ftpd.
-    pub vsftpd: Vsftpd,
+    pub ftpd: Ftpd,
     /// The hosts.
     pub sandbox: Sandbox,
 }
@@ -118,6 +118,12 @@ impl Scene {
         }
     }
 
+    /// Whether this ftpd can be made to do it. vsftpd never connects to a port below 1024.
+    #[must_use]
+    pub fn suits(self, kind: Kind) -> bool {
+        self != Self::BounceToLowPort || kind == Kind::Pyftpdlib
+    }
+
     /// Plays it. An error means that the stage itself failed: no login, no namespace.
     pub fn play(self, stage: &Stage, family: Family) -> Result<Played> {
         let start = Instant::now();
@@ -140,11 +146,11 @@ impl Scene {
 }
 
 impl Stage {
-    /// Makes a sandbox and starts vsftpd in it.
-    pub fn new(settings: crate::vsftpd::Settings) -> Result<Self> {
+    /// Makes a sandbox and starts an ftpd in it.
+    pub fn new(settings: Settings) -> Result<Self> {
         let sandbox = Sandbox::new().context("making the sandbox")?;
-        let vsftpd = Vsftpd::start(&sandbox, settings).context("starting vsftpd")?;
-        Ok(Self { vsftpd, sandbox })
+        let ftpd = Ftpd::start(&sandbox, settings)?;
+        Ok(Self { ftpd, sandbox })
     }
 
     /// Opens a session from the thread's own host.
@@ -152,10 +158,10 @@ impl Stage {
         FtpClient::login(self.sandbox.server().socket(family, CONTROL_PORT))
     }
 
-    /// Whether these are the bytes of the file that vsftpd offers.
+    /// Whether these are the bytes of the file that the ftpd offers.
     #[must_use]
     pub fn is_file(&self, content: &[u8]) -> bool {
-        content == self.vsftpd.content()
+        content == self.ftpd.content()
     }
 }
 
@@ -195,7 +201,7 @@ fn transfer(
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let name = format!("{}.bin", NUMBER.fetch_add(1, Ordering::Relaxed));
     let remote = format!("{UPLOADS}/{name}");
-    let content = stage.vsftpd.content();
+    let content = stage.ftpd.content();
     let fetched = match direction {
         Direction::Passive => {
             ftp.store_passive(&remote, content, commands)?;
@@ -207,7 +213,7 @@ fn transfer(
         }
     };
     ensure!(stage.is_file(&fetched), "the fetched file is damaged");
-    let stored = stage.vsftpd.uploaded(&name)?;
+    let stored = stage.ftpd.uploaded(&name)?;
     ensure!(stage.is_file(&stored), "the stored file is damaged");
     Ok(fetched.len() + stored.len())
 }
@@ -287,7 +293,7 @@ fn thief_after(stage: &Stage, family: Family) -> Outcome {
 fn scan(stage: &Stage, family: Family) -> Outcome {
     let mut ftp = stage.login(family)?;
     let announced = ftp.passive(Commands::of(family))?;
-    let ports = stage.vsftpd.settings().passive_ports.clone();
+    let ports = stage.ftpd.settings().passive_ports.clone();
     let found = attack::scan(stage.sandbox.thief(), announced.ip(), ports)?;
     let told = format!(
         "{} open, {} closed, {} silent",
@@ -313,11 +319,17 @@ fn bounce(stage: &Stage, family: Family, host: &Host, port: u16) -> Outcome {
     let commands = Commands::of(family);
     let mut ftp = stage.login(family)?;
     let watch = SynWatch::start(stage.sandbox.server())?;
-    ftp.active(target.address(), commands)?
-        .expect(200, "PORT or EPRT")
-        .context("the ftpd itself refuses the bounce, so there is nothing to guard")?;
-    let reply = ftp.command(&format!("RETR {FILE}"))?;
-    let reached = reply.code == 150 && target.was_reached(Duration::from_secs(2));
+    // Some ftpds connect when they are told where to (rule O5), some when there is a file to send.
+    let mut reply = ftp.active(target.address(), commands)?;
+    if reply.code == 200 {
+        reply = ftp.command(&format!("RETR {FILE}"))?;
+    }
+    ensure!(
+        !reply.text.starts_with("50"),
+        "the ftpd refuses the bounce by itself, so there is nothing to guard: {}",
+        reply.text
+    );
+    let reached = matches!(reply.code, 125 | 150) && target.was_reached(Duration::from_secs(2));
     let syns = watch.stop()?;
     let sent = syns.iter().filter(|syn| **syn == target.address()).count();
     if reached {

@@ -13,9 +13,9 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     client::Commands,
+    ftpd::{CONTROL_PORT, FILE, UPLOADS},
     process::Finished,
     sandbox::{Family, Sandbox},
-    vsftpd::{CONTROL_PORT, FILE, UPLOADS},
 };
 
 /// How long one transfer may take. A lost first SYN costs one second.
@@ -103,7 +103,7 @@ impl Transfer {
         all
     }
 
-    /// Fetches the file that vsftpd offers, and returns its bytes.
+    /// Fetches the file that the ftpd offers, and returns its bytes.
     pub fn fetch(self, sandbox: &Sandbox) -> Result<Vec<u8>> {
         let local = scratch(sandbox);
         self.run(sandbox, Direction::Down, FILE, &local)?;
@@ -112,7 +112,7 @@ impl Transfer {
         Ok(content)
     }
 
-    /// Stores these bytes in vsftpd's upload folder under `name`.
+    /// Stores these bytes in the ftpd's upload folder under `name`.
     pub fn store(self, sandbox: &Sandbox, name: &str, content: &[u8]) -> Result<()> {
         let local = scratch(sandbox);
         fs::write(&local, content).with_context(|| format!("writing {}", local.display()))?;

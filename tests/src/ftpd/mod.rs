@@ -1,12 +1,15 @@
-//! A real vsftpd in the sandbox.
+//! Real ftpds in the sandbox.
+
+mod pyftpdlib;
+mod vsftpd;
 
 use std::{
-    fmt::Write as _,
     fs,
     net::{SocketAddr, TcpStream},
     ops::RangeInclusive,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -31,114 +34,98 @@ pub const UPLOADS: &str = "upload";
 /// The user as whom vsftpd serves anonymous clients.
 const USER: &str = "ftp";
 
-/// How vsftpd is set up.
+/// Which ftpd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// vsftpd with a privileged parent for each session, its default.
+    Vsftpd,
+    /// vsftpd with `one_process_model`.
+    VsftpdOneProcess,
+    /// pyftpdlib with one thread for all sessions.
+    Pyftpdlib,
+}
+
+/// How the ftpd is set up.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `one_process_model`: no privileged parent.
-    pub one_process: bool,
-    /// Whether vsftpd compares the data connection's peer with the control connection's itself
-    /// (its default). Without, it behaves as ftpds do that have no such check.
+    /// Which ftpd.
+    pub kind: Kind,
+    /// Whether the ftpd compares the data connection's peer with the control connection's itself
+    /// (the default of both). Without, it behaves as ftpds do that have no such check.
     pub own_checks: bool,
-    /// `connect_from_port_20`.
+    /// vsftpd's `connect_from_port_20`. Works with own checks only, else vsftpd 3.0.3 binds in
+    /// a process that may not.
     pub from_port_20: bool,
-    /// `pasv_min_port` and `pasv_max_port`.
+    /// The range of passive ports.
     pub passive_ports: RangeInclusive<u16>,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            one_process: false,
-            own_checks: true,
-            from_port_20: false,
-            passive_ports: 50_000..=50_031,
-        }
-    }
-}
-
-impl Settings {
-    /// Without vsftpd's own checks: the guard is the only one that stands in the way.
-    #[must_use]
-    pub fn without_own_checks() -> Self {
-        Self {
-            own_checks: false,
-            ..Self::default()
-        }
-    }
-
-    /// The configuration file.
-    fn file(&self, root: &Path, empty: &Path) -> String {
-        let yes = |on: bool| if on { "YES" } else { "NO" };
-        let lines = [
-            ("background", "NO".to_owned()),
-            // Debian's default: one IPv6 socket for both families.
-            ("listen", "NO".to_owned()),
-            ("listen_ipv6", "YES".to_owned()),
-            ("listen_port", CONTROL_PORT.to_string()),
-            ("one_process_model", yes(self.one_process).to_owned()),
-            ("anonymous_enable", "YES".to_owned()),
-            ("no_anon_password", "YES".to_owned()),
-            ("local_enable", "NO".to_owned()),
-            ("ftp_username", USER.to_owned()),
-            ("nopriv_user", "nobody".to_owned()),
-            ("write_enable", "YES".to_owned()),
-            ("anon_upload_enable", "YES".to_owned()),
-            ("anon_other_write_enable", "YES".to_owned()),
-            ("anon_world_readable_only", "NO".to_owned()),
-            ("anon_root", root.display().to_string()),
-            ("secure_chroot_dir", empty.display().to_string()),
-            ("pasv_min_port", self.passive_ports.start().to_string()),
-            ("pasv_max_port", self.passive_ports.end().to_string()),
-            ("pasv_promiscuous", yes(!self.own_checks).to_owned()),
-            ("port_promiscuous", yes(!self.own_checks).to_owned()),
-            ("connect_from_port_20", yes(self.from_port_20).to_owned()),
-            ("accept_timeout", "5".to_owned()),
-            ("connect_timeout", "5".to_owned()),
-            ("data_connection_timeout", "10".to_owned()),
-            ("idle_session_timeout", "120".to_owned()),
-            ("xferlog_enable", "NO".to_owned()),
-        ];
-        lines.iter().fold(String::new(), |mut file, (key, value)| {
-            let _ = writeln!(file, "{key}={value}");
-            file
-        })
-    }
-}
-
-/// A running vsftpd. It ends when this value is dropped.
+/// A running ftpd. It ends when this value is dropped.
 #[derive(Debug)]
-pub struct Vsftpd {
+pub struct Ftpd {
     process: Process,
     settings: Settings,
     root: PathBuf,
     content: Vec<u8>,
 }
 
-impl Vsftpd {
-    /// Starts vsftpd on the sandbox's server and waits until its control port answers.
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Vsftpd, Self::VsftpdOneProcess, Self::Pyftpdlib];
+
+    /// Its name.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Vsftpd => "vsftpd",
+            Self::VsftpdOneProcess => "vsftpd with one_process_model",
+            Self::Pyftpdlib => "pyftpdlib",
+        }
+    }
+}
+
+impl Settings {
+    /// With the ftpd's own checks, as it comes.
+    #[must_use]
+    pub fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            own_checks: true,
+            from_port_20: false,
+            passive_ports: 50_000..=50_031,
+        }
+    }
+
+    /// Without the ftpd's own checks: the guard is the only one that stands in the way.
+    #[must_use]
+    pub fn unchecked(kind: Kind) -> Self {
+        Self {
+            own_checks: false,
+            ..Self::of(kind)
+        }
+    }
+}
+
+impl Ftpd {
+    /// Starts the ftpd on the sandbox's server and waits until its control port answers.
     pub fn start(sandbox: &Sandbox, settings: Settings) -> Result<Self> {
         let root = sandbox.folder().join("ftp");
-        let empty = sandbox.folder().join("empty");
         let content = content(300_000);
         make_root(&root, &content)?;
-        fs::create_dir_all(&empty).with_context(|| format!("making {}", empty.display()))?;
-        let file = sandbox.folder().join("vsftpd.conf");
-        fs::write(&file, settings.file(&root, &empty))
-            .with_context(|| format!("writing {}", file.display()))?;
-
+        let mut command = command(sandbox, &settings, &root)?;
         let server = sandbox.server();
         let process = server
-            .spawn(sandbox.ftpd_cgroup().command("vsftpd").arg(&file))
-            .context("vsftpd (cargo xtask setup installs it)")?;
-        let mut vsftpd = Self {
+            .spawn(&mut command)
+            .with_context(|| format!("starting {}", settings.kind.label()))?;
+        let mut ftpd = Self {
             process,
             settings,
             root,
             content,
         };
         let port = server.socket(Family::V4, CONTROL_PORT);
-        server.enter(|| vsftpd.wait_until_it_answers(port))??;
-        Ok(vsftpd)
+        server.enter(|| ftpd.wait_until_it_answers(port))??;
+        Ok(ftpd)
     }
 
     /// How it is set up.
@@ -170,7 +157,8 @@ impl Vsftpd {
         while TcpStream::connect_timeout(&port, Duration::from_millis(200)).is_err() {
             if self.process.ended()?.is_some() || Instant::now() > deadline {
                 bail!(
-                    "vsftpd does not answer on {port}; its output:\n{}",
+                    "{} does not answer on {port} (cargo xtask setup installs it); its output:\n{}",
+                    self.settings.kind.label(),
                     self.process.log()
                 );
             }
@@ -191,6 +179,31 @@ pub fn content(length: usize) -> Vec<u8> {
             state.to_be_bytes()[0]
         })
         .collect()
+}
+
+/// The command that runs the ftpd in the foreground, in the control group made for it.
+fn command(sandbox: &Sandbox, settings: &Settings, root: &Path) -> Result<Command> {
+    let write = |name: &str, text: String| -> Result<PathBuf> {
+        let path = sandbox.folder().join(name);
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    };
+    let (program, file) = match settings.kind {
+        Kind::Vsftpd | Kind::VsftpdOneProcess => {
+            let empty = sandbox.folder().join("empty");
+            fs::create_dir_all(&empty).with_context(|| format!("making {}", empty.display()))?;
+            let one_process = settings.kind == Kind::VsftpdOneProcess;
+            let text = vsftpd::configuration(settings, one_process, root, &empty);
+            ("vsftpd", write("vsftpd.conf", text)?)
+        }
+        Kind::Pyftpdlib => {
+            let text = pyftpdlib::program(settings, root);
+            (pyftpdlib::PYTHON, write("ftpd.py", text)?)
+        }
+    };
+    let mut command = sandbox.ftpd_cgroup().command(program);
+    command.arg(file);
+    Ok(command)
 }
 
 /// Makes the folder that clients see: not writable, as vsftpd demands, but for one subfolder.
