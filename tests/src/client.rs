@@ -12,7 +12,7 @@ use nix::{getsockopt_impl, libc, sockopt_impl, sys::socket::getsockopt};
 use crate::sandbox::Family;
 
 /// How long any one step may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One control connection, logged in (RFC 959).
 ///

@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use ftpguard_common::verdict::Reason;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -74,8 +75,8 @@ pub struct Stopped {
     pub status: ExitStatus,
     /// How long it took from the signal on.
     pub took: Duration,
-    /// Its last lines of standard output: the totals.
-    pub totals: String,
+    /// Its last line of standard output: the totals.
+    pub totals: Value,
     /// What it wrote to standard error.
     pub stderr: String,
 }
@@ -177,27 +178,32 @@ impl Guard {
             .with_context(|| format!("status is not JSON:\n{}", finished.stdout))
     }
 
-    /// The counter of this name in [`Guard::status`]; a name that is not there is an error.
-    pub fn counter(&self, name: &str) -> Result<u64> {
+    /// How often this reason was counted, as [`Guard::status`] says, which leaves out zeros.
+    pub fn counter(&self, reason: Reason) -> Result<u64> {
         let status = self.status()?;
-        status
-            .get("counters")
-            .and_then(|counters| counters.get(name))
-            .and_then(Value::as_u64)
-            .with_context(|| format!("no counter {name} in\n{status:#}"))
+        let verdicts = status
+            .get("verdicts")
+            .and_then(Value::as_array)
+            .with_context(|| format!("no verdicts in\n{status:#}"))?;
+        Ok(verdicts
+            .iter()
+            .find(|verdict| verdict["name"] == reason.label())
+            .and_then(|verdict| verdict["count"].as_u64())
+            .unwrap_or_default())
     }
 
     /// Waits until the counter is at least `count`, and returns it.
-    pub fn wait_for_counter(&self, name: &str, count: u64) -> Result<u64> {
+    pub fn wait_for_counter(&self, reason: Reason, count: u64) -> Result<u64> {
         let deadline = Instant::now() + Duration::from_secs(3);
         loop {
-            let now = self.counter(name)?;
+            let now = self.counter(reason)?;
             if now >= count {
                 return Ok(now);
             }
             if Instant::now() > deadline {
                 bail!(
-                    "{name} is {now}, not {count}; the guard's output:\n{}",
+                    "{} is {now}, not {count}; the guard's output:\n{}",
+                    reason.label(),
                     self.log()
                 );
             }
@@ -212,13 +218,13 @@ impl Guard {
         let totals = finished
             .stdout
             .lines()
-            .rev()
-            .take_while(|line| !line.starts_with('{') && !line.starts_with("ready:"))
-            .collect::<Vec<_>>();
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .find(|line| line["event"] == "totals")
+            .with_context(|| format!("no totals; the guard's output:\n{}", finished.stdout))?;
         Ok(Stopped {
             status: finished.status,
             took: begun.elapsed(),
-            totals: totals.into_iter().rev().collect::<Vec<_>>().join("\n"),
+            totals,
             stderr: finished.stderr,
         })
     }

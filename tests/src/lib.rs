@@ -15,6 +15,7 @@ pub mod cgroup;
 pub mod client;
 pub mod ftpd;
 pub mod guard;
+pub mod measure;
 pub mod namespace;
 pub mod process;
 pub mod sandbox;
