@@ -4,6 +4,7 @@ use ftpguard_tests::{
     Family, Guard,
     ftpd::Settings,
     guard::Options,
+    sandbox::INTERFACE,
     scenario::{Scene, Stage, Winner},
     tool::{Transfer, Way},
 };
@@ -70,4 +71,37 @@ pub(crate) fn transfer_with_all_tools(stage: &Stage, way: Way, guard: Option<&Gu
 /// Whether the event is of this kind, as its field `event` says.
 pub(crate) fn is_kind(event: &Value, kind: &str) -> bool {
     event.get("event").and_then(Value::as_str) == Some(kind)
+}
+
+/// What is attached to the server's interfaces, one line for each hook, as `ip` and `tc` see it.
+/// They cannot show links of the newer kind (tcx).
+pub(crate) fn attached(stage: &Stage) -> Vec<String> {
+    let server = stage.sandbox.server();
+    let limit = std::time::Duration::from_secs(5);
+    let links = server
+        .ip(&["-details", "link", "show"])
+        .expect("ip link")
+        .stdout;
+    let mut found: Vec<String> = links
+        .lines()
+        .filter(|line| line.contains("xdp"))
+        .map(|line| line.trim().to_owned())
+        .collect();
+    let tc = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("tc");
+        let finished = server.run(command.args(arguments), limit);
+        finished.expect("tc").stdout
+    };
+    let qdiscs = tc(&["qdisc", "show", "dev", INTERFACE]);
+    found.extend(
+        qdiscs
+            .lines()
+            .filter(|line| line.contains("clsact"))
+            .map(str::to_owned),
+    );
+    for direction in ["ingress", "egress"] {
+        let filters = tc(&["filter", "show", "dev", INTERFACE, direction]);
+        found.extend(filters.lines().map(str::to_owned));
+    }
+    found
 }

@@ -134,6 +134,12 @@ impl Guard {
         self.process.id()
     }
 
+    /// Its `--runtime-dir`.
+    #[must_use]
+    pub fn runtime_dir(&self) -> &Path {
+        &self.runtime
+    }
+
     /// Everything it wrote so far.
     #[must_use]
     pub fn log(&self) -> String {

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Setup => setup::setup().map(|()| ExitCode::SUCCESS),
         Task::Build => build::build().map(|_| ExitCode::SUCCESS),
-        Task::Check => check::check(),
+        Task::Check => Ok(check::check()),
         Task::Test(arguments) => test::test(&arguments),
         Task::Run(arguments) => run::run(&arguments),
         Task::Measure(arguments) => measure::measure(&arguments),
