@@ -27,6 +27,8 @@ pub const MAX_PEERS: u32 = 16_384;
 pub const MAX_EXCEPTIONS: u32 = 1_024;
 /// How many refused destinations the egress guard remembers.
 pub const MAX_BARRED: u32 = 4_096;
+/// How many addresses this host may have.
+pub const MAX_ADDRESSES: u32 = 4_096;
 /// Size of the event ring buffer in bytes: a power of two.
 pub const EVENTS_BYTES: u32 = 1 << 20;
 /// Size of the ring buffer for control bytes: a power of two.
@@ -141,7 +143,8 @@ impl Origin {
     }
 }
 
-/// Where a socket listens. The address is as [`Address::with_one_wildcard`] gives it.
+/// Where a socket listens. Control listeners are among them, so that a session counts only on
+/// a control port that a watched process opened. The address is as [`Address::with_one_wildcard`] gives it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Endpoint {
@@ -208,6 +211,8 @@ pub mod process_flags {
     pub const UNSAFE: u16 = 2;
     /// It opened the control port: it accepts sessions, and serves none by being a parent.
     pub const ACCEPTOR: u16 = 4;
+    /// Its session is its parent's; it has read no control connection itself.
+    pub const INHERITED: u16 = 8;
 }
 
 /// The session that a thread of a shared process read last.
@@ -225,6 +230,9 @@ pub struct Serving {
 }
 
 /// A client of one ftpd; the value counts its control connections.
+///
+/// With [`Port::NONE`] it counts those to every guarded ftpd: the egress guard sees a packet, and
+/// not whose it is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Peer {
@@ -242,21 +250,21 @@ pub struct Peer {
 /// listeners, which the kernel side keeps as hints: a port with none needs no further lookup.
 pub mod port_word {
     /// A port of the declared passive range.
-    pub const PASSIVE: u32 = 1;
+    pub const PASSIVE: u64 = 1;
     /// A control port.
-    pub const CONTROL: u32 = 2;
+    pub const CONTROL: u64 = 2;
     /// A configured data source port, 20 by default (RFC 959 section 3.2).
-    pub const DATA_SOURCE: u32 = 4;
+    pub const DATA_SOURCE: u64 = 4;
     /// Every declared role.
-    pub const ROLES: u32 = 0xff;
+    pub const ROLES: u64 = 0xff;
     /// One listener of a guarded ftpd.
-    pub const ONE_GUARDED: u32 = 1 << 8;
+    pub const ONE_GUARDED: u64 = 1 << 8;
     /// The count of guarded listeners.
-    pub const GUARDED: u32 = 0xfff << 8;
+    pub const GUARDED: u64 = 0xff_ffff << 8;
     /// One listener of other software.
-    pub const ONE_FOREIGN: u32 = 1 << 20;
+    pub const ONE_FOREIGN: u64 = 1 << 32;
     /// The count of foreign listeners.
-    pub const FOREIGN: u32 = 0xfff << 20;
+    pub const FOREIGN: u64 = 0xff_ffff << 32;
 }
 
 /// A destination that the ftpd may connect to although it is no client: key of an LPM trie, so

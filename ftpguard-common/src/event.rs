@@ -100,6 +100,9 @@ pub struct ControlHeader {
     /// The TCP sequence number of the first byte of this piece (of SYN or FIN where the piece
     /// is empty).
     pub sequence: u32,
+    /// The segment's acknowledgment number: the next byte its sender expects from the other
+    /// side. What the ftpd's host acknowledges it has accepted.
+    pub acknowledgment: u32,
     /// How many bytes of the stream this piece covers.
     pub length: u32,
     /// How many of them follow this header. Fewer than `length` leaves a gap.
@@ -111,10 +114,10 @@ pub struct ControlHeader {
 }
 
 /// The most bytes that one [`ControlHeader`] carries.
-pub const MAX_CAPTURE: usize = 2048;
+pub const MAX_CAPTURE: usize = 4096;
 
 /// The most pieces that one segment is cut into.
-pub const MAX_PIECES: usize = 32;
+pub const MAX_PIECES: usize = 16;
 
 /// Which way control bytes went.
 #[repr(u16)]
@@ -128,5 +131,5 @@ pub enum Direction {
 
 const _: () = {
     assert!(size_of::<Event>() == 72);
-    assert!(size_of::<ControlHeader>() == 52);
+    assert!(size_of::<ControlHeader>() == 56);
 };

@@ -1,8 +1,11 @@
 //! The shared structs as aya's maps take them.
 
-use crate::abi::{
-    Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process, Serving,
-    Session, SessionKey, TracepointOffsets,
+use crate::{
+    abi::{
+        Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process, Serving,
+        Session, SessionKey, TracepointOffsets,
+    },
+    net::Address,
 };
 
 macro_rules! pod {
@@ -19,6 +22,7 @@ macro_rules! pod {
 const fn assert_pod<T: bytemuck::Pod>() {}
 
 pod!(
+    Address,
     Barred,
     Endpoint,
     Exception,

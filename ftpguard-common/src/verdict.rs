@@ -70,6 +70,8 @@ reasons! {
     ControlPeer: Pass, "control-peer", "SYN from a client with a control connection, to a listener whose session is not known";
     /// A listener of a guarded ftpd, and the client holds no pinhole for it (rule I2).
     NoPinhole: Deny, "no-pinhole", "SYN to the ftpd's listener from a client without a pinhole";
+    /// A port of the declared range, at an address that is not this host's: routed traffic.
+    NotOurAddress: Pass, "not-our-address", "SYN to the range at an address that is not this host's";
     /// No listener on a port of the declared range (rule I1).
     ClosedPort: Deny, "closed-port", "SYN to an unused port of the passive range";
     /// A TCP first fragment too short to show its flags, or one that would overwrite them.
@@ -92,7 +94,9 @@ reasons! {
     ConnectToStranger: Deny, "connect-to-stranger", "connect() to a host other than the session's client";
     /// connect() to a port of the peer below 1024 (rule O4).
     ConnectToLowPort: Deny, "connect-to-low-port", "connect() to a port below 1024";
-    /// connect() while active mode is switched off (rule O10).
+    /// connect() to a port of the peer other than the one it announced (rule O10).
+    ConnectToOtherPort: Deny, "connect-to-other-port", "connect() to a port that the client did not announce";
+    /// connect() to a client while active mode is off, or for exceptions only (rule O10).
     ConnectWhileOff: Deny, "connect-while-off", "connect() while active mode is off";
 
     /// A SYN leaves from the data source port to a client's port 1024 or above.

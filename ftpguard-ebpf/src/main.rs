@@ -1,14 +1,140 @@
-//! Entry points.
+//! ftpguard's kernel side: every entry point, and the table from verdict to action.
+//!
+//! ```text
+//! packet in    guard_ingress (XDP) or guard_and_watch_ingress (TC): may this SYN come in?
+//!              watch_ingress (TC, behind XDP): control bytes for the daemon
+//! packet out   guard_and_watch_egress (TC): may this SYN leave? control bytes
+//! connect()    guard_connect4, guard_connect6 (cgroup): may the ftpd connect there?
+//! sockets      socket_state, control_read (tracepoints): the socket observer
+//! processes    task_new, task_exit (tracepoints): who descends from an ftpd
+//! ```
+//!
+//! A packet that cannot be parsed is counted and left to the kernel: the guard must not cut off
+//! the machine because of something it does not know.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+mod access;
+#[cfg(feature = "bench")]
+mod bench;
+mod connect;
+mod egress;
+mod ingress;
+mod maps;
+mod observer;
+mod peers;
+mod report;
+mod watch;
+
+use access::{TcFrame, XdpFrame};
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    macros::{cgroup_sock_addr, classifier, tracepoint, xdp},
+    programs::{SockAddrContext, TcContext, TracePointContext, XdpContext},
+};
+use ftpguard_common::{
+    event::Direction,
+    packet::{Walk, walk},
+    verdict::Verdict,
+};
 
 #[xdp]
-fn guard_ingress(_ctx: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
+fn guard_ingress(ctx: XdpContext) -> u32 {
+    match ingress::judge(&XdpFrame(&ctx)) {
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Deny => xdp_action::XDP_DROP,
+    }
 }
 
+#[classifier]
+fn guard_and_watch_ingress(ctx: TcContext) -> i32 {
+    match ingress::judge(&TcFrame(&ctx)) {
+        Verdict::Pass => {
+            watch(&ctx, Direction::ToServer);
+            NEXT_PROGRAM
+        }
+        Verdict::Deny => TC_ACT_SHOT,
+    }
+}
+
+#[classifier]
+fn watch_ingress(ctx: TcContext) -> i32 {
+    watch(&ctx, Direction::ToServer);
+    NEXT_PROGRAM
+}
+
+#[classifier]
+fn guard_and_watch_egress(ctx: TcContext) -> i32 {
+    let Walk::Tcp(segment) = walk(&TcFrame(&ctx)) else {
+        return NEXT_PROGRAM;
+    };
+    match egress::judge_segment(&segment) {
+        Verdict::Pass => {
+            watch::capture(&ctx, &segment, Direction::ToClient);
+            NEXT_PROGRAM
+        }
+        Verdict::Deny => TC_ACT_SHOT,
+    }
+}
+
+#[cgroup_sock_addr(connect4)]
+fn guard_connect4(ctx: SockAddrContext) -> i32 {
+    may_connect(connect::judge_v4(&ctx))
+}
+
+#[cgroup_sock_addr(connect6)]
+fn guard_connect6(ctx: SockAddrContext) -> i32 {
+    may_connect(connect::judge_v6(&ctx))
+}
+
+#[tracepoint]
+fn socket_state(ctx: TracePointContext) -> u32 {
+    let _ = observer::state::changed(&ctx);
+    0
+}
+
+#[tracepoint]
+fn control_read(ctx: TracePointContext) -> u32 {
+    let _ = observer::process::control_read(&ctx);
+    0
+}
+
+#[tracepoint]
+fn task_new(ctx: TracePointContext) -> u32 {
+    let _ = observer::process::forked(&ctx);
+    0
+}
+
+#[tracepoint]
+fn task_exit(_ctx: TracePointContext) -> u32 {
+    observer::process::exited();
+    0
+}
+
+/// Other tools' programs on the same hook still run, then the kernel's own path: TC_ACT_UNSPEC
+/// is TCX_NEXT to tcx.
+const NEXT_PROGRAM: i32 = TC_ACT_UNSPEC;
+
+fn watch(ctx: &TcContext, direction: Direction) {
+    if let Walk::Tcp(segment) = walk(&TcFrame(ctx)) {
+        watch::capture(ctx, &segment, direction);
+    }
+}
+
+/// 1 lets the call go on, 0 makes it fail with `EPERM`.
+const fn may_connect(verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Pass => 1,
+        Verdict::Deny => 0,
+    }
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// The verifier refuses a loop without end, and with it a panic that could be reached.
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,1 +1,114 @@
-//! ftpguard's daemon as a library; the binary only parses arguments and exits.
+//! ftpguard's daemon as a library; the binary only calls [`run_command`] and exits.
+//!
+//! - [`cli`], [`values`]: what the operator may say.
+//! - [`preflight`]: can this host run the guard?
+//! - [`guard`]: the running guard: starts everything, then one loop.
+//! - [`kernel`]: the one place that touches aya.
+//! - [`events`], [`journal`], [`output`]: what happened, and where it is told.
+//! - [`state`]: what the daemon remembers.
+//! - [`control_socket`], [`status`], [`client`]: questions to a running guard.
+
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod control_socket;
+pub mod events;
+pub mod guard;
+pub mod journal;
+pub mod kernel;
+pub mod output;
+pub mod preflight;
+pub mod state;
+pub mod status;
+pub mod values;
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use self::cli::{Cli, Command, Exit, Refusal};
+
+/// Carries out a command line, program name first.
+///
+/// Errors are printed here, as one line on standard error.
+pub fn run_command<I>(arguments: I) -> Exit
+where
+    I: IntoIterator,
+    I::Item: Into<OsString> + Clone,
+{
+    let cli = match cli::parse(arguments) {
+        Ok(cli) => cli,
+        Err(Refusal::Help(text)) => {
+            print!("{text}");
+            return Exit::Done;
+        }
+        Err(Refusal::Usage(line)) => {
+            eprintln!("ftpguard: {line}");
+            return Exit::Usage;
+        }
+    };
+    start_log();
+    match carry_out(cli) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            log::debug!("{error:?}");
+            eprintln!("ftpguard: {}", one_line(&error));
+            Exit::Failed
+        }
+    }
+}
+
+fn carry_out(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Run(run) => guard::run(&run),
+        Command::Status(ask) => client::status(&ask),
+        Command::Sessions(ask) => client::sessions(&ask),
+        Command::Pinholes(ask) => client::pinholes(&ask),
+        Command::Events(events) => client::events(&events),
+    }
+}
+
+/// Logs go to standard error; `RUST_LOG` chooses what.
+fn start_log() {
+    let choice = env_logger::Env::default().default_filter_or("info");
+    // Fails where a test has set a logger already.
+    let _ = env_logger::Builder::from_env(choice).try_init();
+}
+
+/// The most characters of an error line; a verifier's log can be a million.
+const MAX_ERROR: usize = 1_000;
+
+/// The error and its causes on one line, long ones without their middle.
+fn one_line(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let line: String = words
+        .join(" ")
+        .chars()
+        .filter(|character| !character.is_control())
+        .collect();
+    let length = line.chars().count();
+    if length <= MAX_ERROR {
+        return line;
+    }
+    let start: String = line.chars().take(MAX_ERROR / 4).collect();
+    let end: String = line.chars().skip(length - MAX_ERROR / 2).collect();
+    format!("{start} [...] {end} (RUST_LOG=debug shows it whole)")
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_with_its_causes() {
+        let error = anyhow!("the\n\tverifier\x1b said no").context("loading x");
+        assert_eq!(one_line(&error), "loading x: the verifier said no");
+        let long = anyhow!("{} the end", "verifier log\n".repeat(10_000)).context("loading x");
+        let line = one_line(&long);
+        assert!(line.len() < MAX_ERROR && !line.contains('\n'));
+        assert!(line.starts_with("loading x: verifier") && line.contains("the end (RUST_LOG"));
+    }
+}

@@ -1,3 +1,7 @@
 //! The `ftpguard` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ftpguard::run_command(std::env::args_os()).into()
+}

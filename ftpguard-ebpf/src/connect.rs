@@ -1,0 +1,126 @@
+//! The connect() guard: may this process of an ftpd connect there (rules O1 to O4)?
+
+use aya_ebpf::{
+    bindings::bpf_sock_addr, helpers::bpf_get_current_pid_tgid, programs::SockAddrContext,
+};
+use ftpguard_common::{
+    abi::{Active, Process, SessionKey, process_flags},
+    event::EventKind,
+    net::{Address, Port},
+    verdict::{Reason, Verdict},
+};
+
+use crate::{
+    maps::{PROCESSES, SESSIONS},
+    observer::serving,
+    peers::{is_listed, is_peer},
+    report::{Ends, policy, settle},
+};
+
+const IPPROTO_TCP: u32 = 6;
+
+/// Judges a connect() to an IPv4 address.
+#[inline(always)]
+pub(crate) fn judge_v4(ctx: &SockAddrContext) -> Verdict {
+    // SAFETY: the kernel hands a valid context to every run of this program type.
+    let call = unsafe { &*ctx.sock_addr };
+    judge(call, Address::from_v4_word(call.user_ip4))
+}
+
+/// Judges a connect() to an IPv6 address; an IPv4-mapped one is IPv4 here as everywhere.
+#[inline(always)]
+pub(crate) fn judge_v6(ctx: &SockAddrContext) -> Verdict {
+    // SAFETY: the kernel hands a valid context to every run of this program type.
+    let call = unsafe { &*ctx.sock_addr };
+    let [a, b, c, d] = call.user_ip6;
+    judge(call, Address([a, b, c, d]))
+}
+
+#[inline(always)]
+fn judge(call: &bpf_sock_addr, address: Address) -> Verdict {
+    if call.protocol != IPPROTO_TCP {
+        return Verdict::Pass;
+    }
+    // The kernel fills the lower half with the port in wire order.
+    let port = Port::from_wire(call.user_port as u16);
+    let Some(reason) = decide(address, port) else {
+        return Verdict::Pass;
+    };
+    let ends = Ends {
+        remote: address,
+        remote_port: port,
+        local: Address::WILDCARD,
+        local_port: Port::NONE,
+    };
+    settle(reason, EventKind::ConnectRefused, &ends, current_tgid())
+}
+
+/// What is to be said of the current process connecting there; `None` where it belongs to no
+/// guarded ftpd.
+#[inline(always)]
+pub(crate) fn decide(address: Address, port: Port) -> Option<Reason> {
+    let tgid = current_tgid();
+    // SAFETY: read at once; a change meanwhile is as good as one just before or after.
+    let process = unsafe { PROCESSES.get(&tgid) }?;
+    let shared = process.flags & process_flags::SHARED != 0;
+    if process.session_id == 0 && !shared {
+        return Some(Reason::ConnectUnprompted);
+    }
+    if is_listed(address, port) {
+        return Some(Reason::ConnectListed);
+    }
+    let active = policy().map_or(Active::Off as u32, |policy| policy.active);
+    if active != Active::Client as u32 {
+        return Some(Reason::ConnectWhileOff);
+    }
+    Some(match session_of(process, shared) {
+        Some(session) => to_client(&session, address, port),
+        None => to_any_client(process, address, port),
+    })
+}
+
+/// The session that the current thread serves, where that is known.
+#[inline(always)]
+fn session_of(process: &Process, shared: bool) -> Option<SessionKey> {
+    if !shared {
+        return Some(process.session);
+    }
+    serving::current().map(|serving| serving.session)
+}
+
+#[inline(always)]
+fn to_client(session: &SessionKey, address: Address, port: Port) -> Reason {
+    if address != session.client {
+        return Reason::ConnectToStranger;
+    }
+    if port == session.client_port {
+        return Reason::ConnectToControlSource;
+    }
+    if port.is_low() {
+        return Reason::ConnectToLowPort;
+    }
+    // SAFETY: one field is read once.
+    let announced =
+        unsafe { SESSIONS.get(session) }.map_or(Port::NONE, |session| session.active_port);
+    if announced != Port::NONE && announced != port {
+        return Reason::ConnectToOtherPort;
+    }
+    Reason::ConnectToPeer
+}
+
+/// Several sessions, and the thread does not tell which: any of their clients (rules O8, P4).
+#[inline(always)]
+fn to_any_client(process: &Process, address: Address, port: Port) -> Reason {
+    if !is_peer(address, process.control_port) {
+        Reason::ConnectToStranger
+    } else if port.is_low() {
+        Reason::ConnectToLowPort
+    } else {
+        Reason::ConnectToPeer
+    }
+}
+
+#[inline(always)]
+fn current_tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}

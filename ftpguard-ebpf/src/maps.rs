@@ -1,0 +1,117 @@
+//! Every map: who writes it, who reads it, what happens when it is full.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, CgroupArray, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+};
+use ftpguard_common::{
+    abi::{
+        Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener, MAX_ADDRESSES,
+        MAX_BARRED, MAX_EXCEPTIONS, MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES, MAX_PROCESSES,
+        MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy, Process, Serving, Session,
+        SessionKey,
+    },
+    event::{ControlHeader, MAX_CAPTURE},
+    net::Address,
+    verdict::COUNTER_COUNT,
+};
+
+/// Who may reach which port now. Written by the socket observer at listen(), by the daemon when
+/// it adopts or reads text; read for each SYN to a guarded port. Full: the newcomer gets none,
+/// counted as `pinhole-table-full`.
+#[map]
+pub(crate) static PINHOLES: HashMap<PinholeKey, Pinhole> =
+    HashMap::with_max_entries(MAX_PINHOLES, 0);
+
+/// Listening sockets of guarded ftpds, and foreign ones in the declared range. Written by the
+/// socket observer, by the daemon when it adopts; read for SYNs without a pinhole. Full: the
+/// listener is not known, counted as `listener-table-full`.
+#[map]
+pub(crate) static LISTENERS: HashMap<Endpoint, Listener> =
+    HashMap::with_max_entries(MAX_LISTENERS, 0);
+
+/// Control connections. Written by the socket observer, by the daemon when it adopts or
+/// narrows. Full: the session is not tracked, counted as `session-table-full`.
+#[map]
+pub(crate) static SESSIONS: HashMap<SessionKey, Session> =
+    HashMap::with_max_entries(MAX_SESSIONS, 0);
+
+/// Processes of guarded ftpds by process id. Written by the socket observer, by the daemon when
+/// it adopts. Full: the process is not known, counted as `process-table-full`.
+#[map]
+pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(MAX_PROCESSES, 0);
+
+/// What each thread of a shared process read last, by thread id. Written and read by the socket
+/// observer only. Full: the thread that read longest ago is forgotten.
+#[map]
+pub(crate) static SERVING: LruHashMap<u32, Serving> = LruHashMap::with_max_entries(MAX_SERVING, 0);
+
+/// How many control connections a client holds. Written by the socket observer, by the daemon
+/// when it adopts. Full: the client gets no more than its pinholes.
+#[map]
+pub(crate) static PEERS: HashMap<Peer, u32> = HashMap::with_max_entries(MAX_PEERS, 0);
+
+/// One word for each port (`abi::port_word`). The daemon writes roles before anything is
+/// attached, the socket observer counts listeners.
+#[map]
+pub(crate) static PORTS: Array<u64> = Array::with_max_entries(1 << 16, 0);
+
+/// This host's addresses. Written by the daemon. Full: unused ports at the others look closed
+/// instead of filtered.
+#[map]
+pub(crate) static ADDRESSES: HashMap<Address, u32> = HashMap::with_max_entries(MAX_ADDRESSES, 0);
+
+/// The policy in force. Written by the daemon; read where something is refused, never for what
+/// passes.
+#[map]
+pub(crate) static POLICY: Array<Policy> = Array::with_max_entries(1, 0);
+
+/// Destinations that an ftpd may connect to. Written by the daemon.
+#[map]
+pub(crate) static EXCEPTIONS: LpmTrie<Exception, u32> =
+    LpmTrie::with_max_entries(MAX_EXCEPTIONS, BPF_F_NO_PREALLOC);
+
+/// Refused connect() calls whose SYN may still leave, with the time of refusal. Written by the
+/// socket observer, read by the egress guard. Full: the oldest is forgotten.
+#[map]
+pub(crate) static BARRED: LruHashMap<Barred, u64> = LruHashMap::with_max_entries(MAX_BARRED, 0);
+
+/// The cgroup whose processes are watched, at index 0. Written by the daemon.
+#[map]
+pub(crate) static CGROUP: CgroupArray = CgroupArray::with_max_entries(1, 0);
+
+/// Reasons and incidents (`verdict::Reason::counter`, `verdict::Incident::counter`). Written
+/// here, read by the daemon.
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
+
+/// How many denials this CPU may still report one by one. Written by the daemon, counted down
+/// here. At 0 denials are only counted, as `event-suppressed`.
+#[map]
+pub(crate) static EVENT_BUDGET: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// Typed events for the daemon. Full: counted as `event-lost`.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
+
+/// Captured control bytes for the daemon. Full: counted as `control-bytes-lost`.
+#[map]
+pub(crate) static CONTROL: RingBuf = RingBuf::with_byte_size(CONTROL_BYTES, 0);
+
+/// Where one piece of control bytes is put together.
+#[map]
+pub(crate) static PIECE: PerCpuArray<Piece> = PerCpuArray::with_max_entries(1, 0);
+
+/// One piece of control bytes, as it is written to `CONTROL`, and where the next one begins.
+#[repr(C)]
+pub(crate) struct Piece {
+    pub header: ControlHeader,
+    pub bytes: [u8; MAX_CAPTURE],
+    /// Offset in the packet of the first byte not yet copied.
+    pub at: u32,
+    /// Offset in the packet where the payload ends.
+    pub end: u32,
+}
+
+/// An LPM trie must be made with this flag (`trie_alloc()` in kernel/bpf/lpm_trie.c).
+const BPF_F_NO_PREALLOC: u32 = aya_ebpf::bindings::BPF_F_NO_PREALLOC;

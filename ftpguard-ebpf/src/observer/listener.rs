@@ -1,0 +1,285 @@
+//! Listening sockets, and the pinholes that are made inside listen() (rule K2).
+
+use aya_ebpf::programs::TracePointContext;
+use aya_log_ebpf::debug;
+use ftpguard_common::{
+    abi::{
+        Admission, Endpoint, Listener, Pinhole, PinholeKey, Process, SessionKey, Tracking,
+        port_word, process_flags,
+    },
+    event::{Event, EventKind},
+    net::{Address, Port},
+    verdict::Incident,
+};
+
+use super::{
+    attribution::{Attribution, attribute},
+    process::{current_tgid, in_scope, opened_control_port},
+};
+use crate::{
+    maps::{LISTENERS, PINHOLES, PORTS, PROCESSES, SESSIONS},
+    report::{Ends, emit, event, note, now, pinhole_event, policy},
+};
+
+/// A socket begins to listen. Runs inside listen(), before it returns to the ftpd.
+#[inline(always)]
+pub(crate) fn opened(ctx: &TracePointContext, address: Address, port: Port) -> Option<()> {
+    let endpoint = Endpoint::new(address, port);
+    let word = *PORTS.get(u32::from(port.number()))?;
+    let tgid = current_tgid();
+    if word & port_word::CONTROL != 0 {
+        if in_scope() {
+            opened_control_port(port);
+            add(&endpoint, &guarded(tgid, port));
+        }
+        return None;
+    }
+    let Some(process) = PROCESSES.get_ptr_mut(tgid) else {
+        if word & port_word::PASSIVE != 0 {
+            opened_foreign(&endpoint, tgid);
+        }
+        return None;
+    };
+    // SAFETY: the entry stays valid for the time of this program.
+    let process = unsafe { &mut *process };
+    let mut listener = guarded(tgid, process.control_port);
+    if port.is_low() {
+        note(Incident::LowListener);
+    } else if policy()?.tracking == Tracking::Text as u32 {
+        report_listener(EventKind::ListenerOpened, &endpoint, tgid);
+    } else {
+        match attribute(process) {
+            Some(attribution) => {
+                let key = attribution.session.pinhole(port);
+                if make_pinhole(&key, &attribution) {
+                    listener.pinhole = key;
+                }
+                listener.session = attribution.session_id;
+            }
+            None => {
+                refuse(process);
+                listener.admission = Admission::ControlPeer as u16;
+                debug!(ctx, "process {} listens and its session is not known", tgid);
+                report_listener(EventKind::Unattributed, &endpoint, tgid);
+            }
+        }
+    }
+    add(&endpoint, &listener);
+    Some(())
+}
+
+/// A socket stops listening.
+#[inline(always)]
+pub(crate) fn closed(address: Address, port: Port) -> Option<()> {
+    let endpoint = Endpoint::new(address, port);
+    let listener = LISTENERS.get_ptr_mut(&endpoint)?;
+    // SAFETY: the entry stays valid for the time of this program.
+    let listener = unsafe { &mut *listener };
+    if listener.sockets > 1 {
+        listener.sockets -= 1;
+        return None;
+    }
+    let (pinhole, control_port) = (listener.pinhole, listener.control_port);
+    if LISTENERS.remove(&endpoint).is_err() {
+        return None;
+    }
+    count_listener(port, control_port, false);
+    if pinhole.port != Port::NONE {
+        close_pinhole(&pinhole);
+    }
+    Some(())
+}
+
+/// A handshake on a guarded listener is complete: the pinhole has served (rule K6). Runs in
+/// softirq.
+#[inline(always)]
+pub(crate) fn accepted(key: &PinholeKey, client_port: Port) -> Option<()> {
+    let pinhole = PINHOLES.get_ptr_mut(key)?;
+    // SAFETY: the entry stays valid for the time of this program.
+    let pinhole = unsafe { &mut *pinhole };
+    let copy = *pinhole;
+    if copy.uses > 1 {
+        pinhole.uses = copy.uses - 1;
+    } else {
+        // Gone already: as good as removed.
+        let _ = PINHOLES.remove(key);
+        clear_session(key, &copy);
+    }
+    emit(&pinhole_event(
+        EventKind::PinholeUsed,
+        key,
+        &copy,
+        client_port,
+    ));
+    Some(())
+}
+
+/// Removes a pinhole that was not used up, if it is still there.
+#[inline(always)]
+pub(crate) fn close_pinhole(key: &PinholeKey) {
+    let Some(pinhole) = PINHOLES.get_ptr(key) else {
+        return;
+    };
+    // SAFETY: the entry stays valid for the time of this program.
+    let pinhole = unsafe { *pinhole };
+    if PINHOLES.remove(key).is_err() {
+        return;
+    }
+    clear_session(key, &pinhole);
+    emit(&pinhole_event(
+        EventKind::PinholeClosed,
+        key,
+        &pinhole,
+        Port::NONE,
+    ));
+}
+
+/// Makes the pinhole of an attributed listener; the session's former one goes (rule K4).
+#[inline(always)]
+fn make_pinhole(key: &PinholeKey, attribution: &Attribution) -> bool {
+    let Some(policy) = policy() else {
+        return false;
+    };
+    let session = SESSIONS.get_ptr_mut(&attribution.session);
+    if let Some(session) = session {
+        // SAFETY: the entry stays valid for the time of this program.
+        let former = unsafe { (*session).pinhole };
+        if former.port != Port::NONE && former != *key {
+            close_pinhole(&former);
+        }
+        // SAFETY: as above; one ftpd thread at a time listens for a session.
+        unsafe { (*session).pinhole = *key };
+    }
+    let pinhole = Pinhole {
+        session: attribution.session_id,
+        made_at: now(),
+        uses: policy.uses,
+        origin: attribution.origin as u32,
+        client_port: attribution.session.client_port,
+        server_port: attribution.session.server_port,
+        pad: 0,
+    };
+    if PINHOLES.insert(key, pinhole, 0).is_err() {
+        note(Incident::PinholeTableFull);
+        return false;
+    }
+    emit(&pinhole_event(
+        EventKind::PinholeMade,
+        key,
+        &pinhole,
+        attribution.session.client_port,
+    ));
+    true
+}
+
+/// The session of a pinhole that is gone has none.
+#[inline(always)]
+fn clear_session(key: &PinholeKey, pinhole: &Pinhole) {
+    let session = SessionKey {
+        client: key.client,
+        server: key.server,
+        client_port: pinhole.client_port,
+        server_port: pinhole.server_port,
+    };
+    if let Some(session) = SESSIONS.get_ptr_mut(&session) {
+        // SAFETY: the entry stays valid for the time of this program.
+        let session = unsafe { &mut *session };
+        if session.pinhole == *key {
+            session.pinhole = PinholeKey::NONE;
+        }
+    }
+}
+
+/// A shared process listens in a thread that does not tell for whom: its threads never will.
+#[inline(always)]
+fn refuse(process: &mut Process) {
+    note(Incident::Unattributed);
+    if process.flags & process_flags::SHARED != 0 {
+        process.flags |= process_flags::UNSAFE;
+    }
+}
+
+/// Other software listens in the declared range: left alone and reported (rule I4).
+#[inline(always)]
+fn opened_foreign(endpoint: &Endpoint, tgid: u32) {
+    add(endpoint, &guarded(tgid, Port::NONE));
+    report_listener(EventKind::ForeignListener, endpoint, tgid);
+}
+
+/// A listener that admits clients with a pinhole.
+#[inline(always)]
+const fn guarded(tgid: u32, control_port: Port) -> Listener {
+    Listener {
+        session: 0,
+        pinhole: PinholeKey::NONE,
+        tgid,
+        control_port,
+        admission: Admission::Pinhole as u16,
+        sockets: 1,
+    }
+}
+
+/// Adds a listener. One that shares the endpoint of a guarded one (`SO_REUSEPORT`) counts with
+/// it; a foreign one never takes a guarded one's place.
+#[inline(always)]
+fn add(endpoint: &Endpoint, listener: &Listener) {
+    if let Some(known) = LISTENERS.get_ptr_mut(endpoint) {
+        // SAFETY: the entry stays valid for the time of this program.
+        let known = unsafe { &mut *known };
+        let sockets = known.sockets + 1;
+        if listener.control_port != Port::NONE {
+            if known.control_port == Port::NONE {
+                count_listener(endpoint.port, Port::NONE, false);
+                count_listener(endpoint.port, listener.control_port, true);
+            }
+            *known = *listener;
+        }
+        known.sockets = sockets;
+        return;
+    }
+    if LISTENERS.insert(endpoint, listener, 0).is_err() {
+        note(Incident::ListenerTableFull);
+        return;
+    }
+    count_listener(endpoint.port, listener.control_port, true);
+}
+
+/// Keeps the hint in the port's word. Atomic, because ports are shared by CPUs.
+#[inline(always)]
+fn count_listener(port: Port, control_port: Port, opened: bool) {
+    let one = if control_port == Port::NONE {
+        port_word::ONE_FOREIGN
+    } else {
+        port_word::ONE_GUARDED
+    };
+    let step = if opened { one } else { one.wrapping_neg() };
+    if let Some(word) = PORTS.get_ptr_mut(u32::from(port.number())) {
+        // `core` has no atomic addition for this target. The plain form, which gives no result
+        // back, is the one that Linux 5.10 knows.
+        // SAFETY: the pointer is to an element of the array: aligned, valid, and changed by
+        // this instruction only once programs are attached.
+        unsafe {
+            core::arch::asm!(
+                "lock *(u64 *)({word} + 0) += {step}",
+                word = in(reg) word,
+                step = in(reg) step,
+                options(nostack),
+            );
+        }
+    }
+}
+
+#[inline(always)]
+fn report_listener(kind: EventKind, endpoint: &Endpoint, tgid: u32) {
+    let ends = Ends {
+        remote: Address::WILDCARD,
+        remote_port: Port::NONE,
+        local: endpoint.address,
+        local_port: endpoint.port,
+    };
+    emit(&Event {
+        at: now(),
+        tgid,
+        ..event(kind, &ends)
+    });
+}

@@ -1,0 +1,13 @@
+//! The socket observer: which process serves which control connection, and what it then does.
+//!
+//! Tracepoints tell it when sockets change state, when a control connection is read, when
+//! processes come and go. It is the authority on pinholes wherever it can name the session
+//! (rule P1).
+
+pub(crate) mod attribution;
+pub(crate) mod listener;
+pub(crate) mod process;
+pub(crate) mod record;
+pub(crate) mod serving;
+pub(crate) mod session;
+pub(crate) mod state;

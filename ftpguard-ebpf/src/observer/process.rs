@@ -1,0 +1,193 @@
+//! The processes of guarded ftpds: descent, and which session each serves (rule F2).
+
+use aya_ebpf::{
+    helpers::{bpf_current_task_under_cgroup, bpf_get_current_pid_tgid},
+    programs::TracePointContext,
+};
+use ftpguard_common::{
+    abi::{Process, SessionKey, port_word, process_flags},
+    net::{Address, Port},
+    verdict::Incident,
+};
+
+use super::{record, serving};
+use crate::{
+    maps::{CGROUP, PORTS, PROCESSES, SESSIONS},
+    report::note,
+};
+
+/// `CLONE_THREAD` of `<linux/sched.h>`: a thread, and no process of its own.
+const CLONE_THREAD: u64 = 0x0001_0000;
+
+/// How far up a session claims the ancestors of the process that reads it. vsftpd needs two:
+/// reader, privileged parent, acceptor.
+const MAX_ANCESTORS: usize = 4;
+
+/// A process that serves nobody yet.
+#[inline(always)]
+pub(crate) const fn idle(control_port: Port, parent: u32, flags: u16) -> Process {
+    Process {
+        session_id: 0,
+        session: SessionKey {
+            client: Address::WILDCARD,
+            server: Address::WILDCARD,
+            client_port: Port::NONE,
+            server_port: Port::NONE,
+        },
+        parent,
+        control_port,
+        flags,
+        pad: 0,
+    }
+}
+
+/// Whether the current task is in the watched cgroup.
+#[inline(always)]
+pub(crate) fn in_scope() -> bool {
+    // SAFETY: the map is a cgroup array with one element.
+    let answer = unsafe { bpf_current_task_under_cgroup((&raw const CGROUP).cast_mut().cast(), 0) };
+    answer == 1
+}
+
+/// The current process has opened a control port: its children are sessions.
+#[inline(always)]
+pub(crate) fn opened_control_port(port: Port) {
+    let tgid = current_tgid();
+    // Socket activation: the service manager listens, and is no ftpd (rule F2).
+    if tgid == 1 {
+        return;
+    }
+    if let Some(process) = PROCESSES.get_ptr_mut(tgid) {
+        // SAFETY: the flags of a process are set by its own threads only.
+        unsafe { (*process).flags |= process_flags::ACCEPTOR };
+        return;
+    }
+    insert(tgid, &idle(port, 0, process_flags::ACCEPTOR));
+}
+
+/// A process was forked: a child of a guarded process is guarded.
+#[inline(always)]
+pub(crate) fn forked(ctx: &TracePointContext) -> Option<()> {
+    let parent_tgid = current_tgid();
+    // SAFETY: read at once.
+    let parent = unsafe { PROCESSES.get(&parent_tgid) }?;
+    let offsets = record::offsets();
+    let flags: u64 = record::field(ctx, offsets.new_task_flags)?;
+    if flags & CLONE_THREAD != 0 {
+        return None;
+    }
+    let child: u32 = record::field(ctx, offsets.new_task_pid)?;
+    let mut process = idle(parent.control_port, parent_tgid, 0);
+    // What an acceptor forks is a new session; what a session forks belongs to it.
+    if parent.flags & process_flags::ACCEPTOR == 0 {
+        process.session_id = parent.session_id;
+        process.session = parent.session;
+        process.flags = parent.flags & process_flags::SHARED;
+        if parent.session_id != 0 {
+            process.flags |= process_flags::INHERITED;
+        }
+    }
+    insert(child, &process);
+    Some(())
+}
+
+/// A thread exits; with its first thread a process is forgotten.
+#[inline(always)]
+pub(crate) fn exited() {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let tgid = (pid_tgid >> 32) as u32;
+    // SAFETY: the value is not read.
+    if unsafe { PROCESSES.get(&tgid) }.is_none() {
+        return;
+    }
+    serving::forget();
+    if pid_tgid as u32 == tgid {
+        // Just seen; gone already is as good.
+        let _ = PROCESSES.remove(tgid);
+    }
+}
+
+/// The current thread read a control connection.
+#[inline(always)]
+pub(crate) fn control_read(ctx: &TracePointContext) -> Option<()> {
+    let offsets = record::offsets().read;
+    let server_port = record::port(ctx, offsets.source_port)?;
+    let word = *PORTS.get(u32::from(server_port.number()))?;
+    if word & port_word::CONTROL == 0 {
+        return None;
+    }
+    let key = SessionKey {
+        client: record::address(ctx, offsets.destination)?,
+        server: record::address(ctx, offsets.source)?,
+        client_port: record::port(ctx, offsets.destination_port)?,
+        server_port,
+    };
+    // SAFETY: one field is read once.
+    let id = unsafe { SESSIONS.get(&key) }?.id;
+    let tgid = current_tgid();
+    let Some(process) = PROCESSES.get_ptr_mut(tgid) else {
+        if in_scope() {
+            let mut process = idle(server_port, 0, 0);
+            process.session_id = id;
+            process.session = key;
+            insert(tgid, &process);
+        }
+        return None;
+    };
+    // SAFETY: the entry stays valid for the time of this program.
+    let process = unsafe { &mut *process };
+    if process.session_id == id && process.flags & process_flags::SHARED == 0 {
+        process.flags &= !process_flags::INHERITED;
+        return None;
+    }
+    let parent = process.parent;
+    if process.session_id == 0 || process.flags & process_flags::INHERITED != 0 {
+        process.session = key;
+        process.session_id = id;
+        process.flags &= !process_flags::INHERITED;
+        if process.flags & process_flags::ACCEPTOR == 0 {
+            claim_ancestors(parent, &key, id);
+        }
+    } else if process.session_id != id {
+        process.flags |= process_flags::SHARED;
+    }
+    if process.flags & process_flags::SHARED != 0 {
+        serving::remember(&key, id);
+    }
+    None
+}
+
+/// The ancestors up to the acceptor serve the same session, unless they serve another already.
+#[inline(always)]
+fn claim_ancestors(first: u32, key: &SessionKey, id: u64) {
+    let mut tgid = first;
+    for _ in 0..MAX_ANCESTORS {
+        let Some(process) = PROCESSES.get_ptr_mut(tgid) else {
+            return;
+        };
+        // SAFETY: the entry stays valid for the time of this program.
+        let process = unsafe { &mut *process };
+        if process.flags & process_flags::ACCEPTOR != 0 || process.session_id == id {
+            return;
+        }
+        if process.session_id != 0 {
+            process.flags |= process_flags::SHARED;
+            return;
+        }
+        process.session = *key;
+        process.session_id = id;
+        tgid = process.parent;
+    }
+}
+
+#[inline(always)]
+fn insert(tgid: u32, process: &Process) {
+    if PROCESSES.insert(tgid, process, 0).is_err() {
+        note(Incident::ProcessTableFull);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn current_tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}

@@ -1,0 +1,65 @@
+//! Control connections: opened by a handshake on a control port, closed by the ftpd's side.
+
+use ftpguard_common::{
+    abi::{Endpoint, PinholeKey, Session, SessionKey},
+    event::EventKind,
+    net::{Address, Port},
+    verdict::Incident,
+};
+
+use super::listener::close_pinhole;
+use crate::{
+    maps::{LISTENERS, SESSIONS},
+    peers,
+    report::{emit, note, now, session_event},
+};
+
+/// A handshake on a control port is complete. Runs in softirq: the current task is anybody.
+#[inline(always)]
+pub(crate) fn opened(key: &SessionKey) {
+    if !on_watched_listener(key.server, key.server_port) {
+        return;
+    }
+    let at = now();
+    let session = Session {
+        // The time tells this session from a later one with the same four-tuple.
+        id: at,
+        opened_at: at,
+        pinhole: PinholeKey::NONE,
+        active_port: Port::NONE,
+        flags: 0,
+    };
+    if SESSIONS.insert(key, session, 0).is_err() {
+        note(Incident::SessionTableFull);
+        return;
+    }
+    peers::join(key);
+    emit(&session_event(EventKind::SessionOpened, key, at, at));
+}
+
+/// The ftpd's side of a control connection is closing: its pinhole goes (rules K5, C7).
+#[inline(always)]
+pub(crate) fn closed(key: &SessionKey) {
+    let Some(session) = SESSIONS.get_ptr(key) else {
+        return;
+    };
+    // SAFETY: the entry stays valid for the time of this program.
+    let (id, pinhole) = unsafe { ((*session).id, (*session).pinhole) };
+    if SESSIONS.remove(key).is_err() {
+        return;
+    }
+    peers::leave(key);
+    if pinhole.port != Port::NONE {
+        close_pinhole(&pinhole);
+    }
+    emit(&session_event(EventKind::SessionClosed, key, id, now()));
+}
+
+/// Whether a watched process opened the control port that this connection came to.
+#[inline(always)]
+fn on_watched_listener(address: Address, port: Port) -> bool {
+    // SAFETY: the values are not read.
+    unsafe { LISTENERS.get(&Endpoint::new(address, port)) }.is_some()
+        // SAFETY: as above.
+        || unsafe { LISTENERS.get(&Endpoint::new(Address::WILDCARD, port)) }.is_some()
+}

@@ -1,0 +1,91 @@
+//! Who holds control connections now.
+
+use aya_ebpf::maps::lpm_trie::Key;
+use ftpguard_common::{
+    abi::{EXCEPTION_PORT_BITS, Exception, Peer, SessionKey},
+    net::{Address, Port},
+};
+
+use crate::maps::{EXCEPTIONS, PEERS};
+
+/// Counts one more control connection of a client.
+#[inline(always)]
+pub(crate) fn join(session: &SessionKey) {
+    add(&session.peer());
+    add(&of_any(session.client));
+}
+
+/// Counts one control connection less.
+#[inline(always)]
+pub(crate) fn leave(session: &SessionKey) {
+    subtract(&session.peer());
+    subtract(&of_any(session.client));
+}
+
+/// Whether this address holds a control connection to the ftpd with this control port;
+/// [`Port::NONE`] asks for any.
+#[inline(always)]
+pub(crate) fn is_peer(client: Address, control_port: Port) -> bool {
+    let key = Peer {
+        client,
+        control_port,
+        pad: 0,
+    };
+    // SAFETY: the value is not read: an entry is there while its count is above 0.
+    unsafe { PEERS.get(&key) }.is_some()
+}
+
+/// Whether the operator listed this destination (rule O3).
+#[inline(always)]
+pub(crate) fn is_listed(address: Address, port: Port) -> bool {
+    matches_exception(address, port) || matches_exception(address, Port::NONE)
+}
+
+#[inline(always)]
+fn matches_exception(address: Address, port: Port) -> bool {
+    let key = Key::new(
+        EXCEPTION_PORT_BITS + 128,
+        Exception {
+            port,
+            pad: 0,
+            address,
+        },
+    );
+    EXCEPTIONS.get(&key).is_some()
+}
+
+#[inline(always)]
+const fn of_any(client: Address) -> Peer {
+    Peer {
+        client,
+        control_port: Port::NONE,
+        pad: 0,
+    }
+}
+
+#[inline(always)]
+fn add(peer: &Peer) {
+    if let Some(count) = PEERS.get_ptr_mut(peer) {
+        // SAFETY: a count, written by few; a lost update is mended by the daemon's sweep.
+        unsafe { *count += 1 };
+        return;
+    }
+    // Full: the client gets no more than its pinholes.
+    let _ = PEERS.insert(peer, 1, 0);
+}
+
+#[inline(always)]
+fn subtract(peer: &Peer) {
+    let Some(count) = PEERS.get_ptr_mut(peer) else {
+        return;
+    };
+    // SAFETY: as in `add`.
+    let left = unsafe { *count };
+    if left > 1 {
+        // SAFETY: as in `add`.
+        unsafe { *count = left - 1 };
+        return;
+    }
+    // Gone already: as good as removed.
+    let _ = PEERS.remove(peer);
+}

@@ -1,0 +1,160 @@
+//! Counting, the action that follows from a reason, and events.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use ftpguard_common::{
+    abi::{Mode, Pinhole, PinholeKey, Policy, SessionKey},
+    event::{Event, EventKind},
+    net::{Address, Port},
+    verdict::{Incident, Reason, Verdict},
+};
+
+use crate::maps::{COUNTERS, EVENT_BUDGET, EVENTS, POLICY};
+
+/// The two ends of what is reported.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends {
+    pub remote: Address,
+    pub remote_port: Port,
+    pub local: Address,
+    pub local_port: Port,
+}
+
+/// Counts a reason and returns its verdict as it takes effect in the mode in force. A denial is
+/// reported while this CPU's budget lasts.
+#[inline(always)]
+pub(crate) fn settle(reason: Reason, kind: EventKind, ends: &Ends, tgid: u32) -> Verdict {
+    count(reason.counter());
+    match reason.verdict() {
+        Verdict::Pass => Verdict::Pass,
+        Verdict::Deny => {
+            let mode = policy().map_or(Mode::Enforce as u32, |policy| policy.mode);
+            if within_budget() {
+                emit(&Event {
+                    reason: reason as u32,
+                    mode,
+                    tgid,
+                    ..event(kind, ends)
+                });
+            } else {
+                note(Incident::EventSuppressed);
+            }
+            if mode == Mode::Monitor as u32 {
+                Verdict::Pass
+            } else {
+                Verdict::Deny
+            }
+        }
+    }
+}
+
+/// Counts something that happened to the guard.
+#[inline(always)]
+pub(crate) fn note(incident: Incident) {
+    count(incident.counter());
+}
+
+/// The policy in force. The array has one element, so `None` never happens; the verifier wants
+/// it said, and callers choose the closed side.
+#[inline(always)]
+pub(crate) fn policy() -> Option<&'static Policy> {
+    POLICY.get(0)
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: the helper takes nothing and cannot fail.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// An event without time, session and reason.
+#[inline(always)]
+pub(crate) fn event(kind: EventKind, ends: &Ends) -> Event {
+    Event {
+        at: 0,
+        session: 0,
+        kind: kind as u32,
+        reason: 0,
+        tgid: 0,
+        origin: 0,
+        remote: ends.remote,
+        local: ends.local,
+        remote_port: ends.remote_port,
+        local_port: ends.local_port,
+        mode: 0,
+    }
+}
+
+/// An event about a session.
+#[inline(always)]
+pub(crate) fn session_event(kind: EventKind, key: &SessionKey, id: u64, at: u64) -> Event {
+    Event {
+        at,
+        session: id,
+        ..event(
+            kind,
+            &Ends {
+                remote: key.client,
+                remote_port: key.client_port,
+                local: key.server,
+                local_port: key.server_port,
+            },
+        )
+    }
+}
+
+/// An event about a pinhole. `remote_port` is the data connection's, where there is one.
+#[inline(always)]
+pub(crate) fn pinhole_event(
+    kind: EventKind,
+    key: &PinholeKey,
+    pinhole: &Pinhole,
+    remote_port: Port,
+) -> Event {
+    Event {
+        at: now(),
+        session: pinhole.session,
+        origin: pinhole.origin,
+        ..event(
+            kind,
+            &Ends {
+                remote: key.client,
+                remote_port,
+                local: key.server,
+                local_port: key.port,
+            },
+        )
+    }
+}
+
+/// Hands an event to the daemon.
+#[inline(always)]
+pub(crate) fn emit(event: &Event) {
+    if EVENTS.output::<Event>(event, 0).is_err() {
+        note(Incident::EventLost);
+    }
+}
+
+#[inline(always)]
+fn count(counter: u32) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter) {
+        // SAFETY: the pointer is to this CPU's element, which no other CPU writes; a program
+        // that interrupts this one can lose one count.
+        unsafe { *value += 1 };
+    }
+}
+
+#[inline(always)]
+fn within_budget() -> bool {
+    let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: the pointer is to this CPU's element; the daemon only sets it anew.
+    let left = unsafe { *budget };
+    if left == 0 {
+        return false;
+    }
+    // SAFETY: as above.
+    unsafe { *budget = left - 1 };
+    true
+}

@@ -1,0 +1,84 @@
+//! The commands that ask a running guard.
+
+use std::io::{self, Write as _};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+
+use crate::{
+    cli::{AskArgs, EventsArgs},
+    control_socket::{Reply, Request, ask, follow},
+    events::Record,
+    status::{render_pinholes, render_sessions},
+};
+
+/// `ftpguard status`.
+pub fn status(args: &AskArgs) -> Result<()> {
+    let Reply::Status(status) = ask(&args.runtime_dir, &Request::Status)? else {
+        bail!(OTHER);
+    };
+    show(args, &status, || status.render())
+}
+
+/// `ftpguard sessions`.
+pub fn sessions(args: &AskArgs) -> Result<()> {
+    let Reply::Sessions(rows) = ask(&args.runtime_dir, &Request::Sessions)? else {
+        bail!(OTHER);
+    };
+    show(args, &rows, || render_sessions(&rows))
+}
+
+/// `ftpguard pinholes`.
+pub fn pinholes(args: &AskArgs) -> Result<()> {
+    let Reply::Pinholes(rows) = ask(&args.runtime_dir, &Request::Pinholes)? else {
+        bail!(OTHER);
+    };
+    show(args, &rows, || render_pinholes(&rows))
+}
+
+/// `ftpguard events`.
+pub fn events(args: &EventsArgs) -> Result<()> {
+    let json = args.ask.json;
+    if args.follow {
+        // Ends when the reader of standard output goes away.
+        return follow(&args.ask.runtime_dir, |record| {
+            event_line(&record, json)
+                .and_then(|line| write(&line))
+                .is_ok()
+        });
+    }
+    let Reply::Events(records) = ask(&args.ask.runtime_dir, &Request::Events { follow: false })?
+    else {
+        bail!(OTHER);
+    };
+    for record in &records {
+        write(&event_line(record, json)?)?;
+    }
+    Ok(())
+}
+
+const OTHER: &str = "the guard answered something else; is it of the same version?";
+
+fn event_line(record: &Record, json: bool) -> Result<String> {
+    Ok(if json {
+        format!("{}\n", serde_json::to_string(record)?)
+    } else {
+        format!("{}\n", record.what)
+    })
+}
+
+fn show<T: Serialize>(args: &AskArgs, value: &T, people: impl FnOnce() -> String) -> Result<()> {
+    if args.json {
+        write(&format!("{}\n", serde_json::to_string(value)?))
+    } else {
+        write(&people())
+    }
+}
+
+fn write(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .context("writing to standard output")
+}

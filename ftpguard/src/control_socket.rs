@@ -1,0 +1,325 @@
+//! The Unix socket on which a running guard answers questions.
+//!
+//! One line of JSON asks ([`Request`]), one line answers ([`Reply`]); `events` with `follow` is
+//! answered by one [`Record`] a line without end. Only root can open the socket. Everything is
+//! bounded: the size of a request, the time it may take, the number of clients.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::{
+        fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _},
+        net::UnixStream as BlockingStream,
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::stat::{Mode, umask},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{
+        AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader as AsyncBufReader,
+    },
+    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
+    sync::{Semaphore, broadcast, mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::{
+    events::{Happening, Record},
+    status::{PinholeRow, SessionRow, Status},
+};
+
+/// The most bytes of one request.
+const MAX_REQUEST: u64 = 4_096;
+/// How many clients are served at once.
+const MAX_CLIENTS: usize = 16;
+/// How long a client may take to ask, and to take one line of the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A question to a running guard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Hooks, modes and counters.
+    Status,
+    /// Open control connections.
+    Sessions,
+    /// Open pinholes.
+    Pinholes,
+    /// The latest events.
+    Events {
+        /// And every further one, until the client goes away.
+        #[serde(default)]
+        follow: bool,
+    },
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::Sessions`].
+    Sessions(Vec<SessionRow>),
+    /// To [`Request::Pinholes`].
+    Pinholes(Vec<PinholeRow>),
+    /// To [`Request::Events`]; with `follow`, further records follow one a line.
+    Events(Vec<Record>),
+    /// The request made no sense or cannot be answered.
+    Error(String),
+}
+
+/// A request on its way to the guard's main loop, and the way back.
+pub struct Question {
+    /// What is asked.
+    pub request: Request,
+    /// Takes the answer, with the further events where they were asked for.
+    pub answer: oneshot::Sender<Answer>,
+}
+
+/// The main loop's answer.
+pub struct Answer {
+    /// The answer itself.
+    pub reply: Reply,
+    /// Further events to stream, where they were asked for.
+    pub feed: Option<broadcast::Receiver<Arc<Record>>>,
+}
+
+/// The listening socket; its file goes when this is dropped.
+pub struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl ControlSocket {
+    /// Makes folder and socket. Refuses when another guard uses the folder.
+    pub fn bind(folder: &Path) -> Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(folder)
+            .with_context(|| format!("making the runtime folder {}", folder.display()))?;
+        let lock = lock(folder)?;
+        let path = socket_path(folder);
+        remove_stale(&path)?;
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(&path);
+        umask(before);
+        let listener =
+            listener.with_context(|| format!("making the control socket {}", path.display()))?;
+        Ok(Self {
+            listener,
+            path,
+            _lock: lock,
+        })
+    }
+
+    /// Serves clients until dropped.
+    pub async fn serve(self, questions: mpsc::Sender<Question>) {
+        let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, most likely: it passes or it does not.
+                    log::warn!("control socket: {error}");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
+            };
+            // No place: the connection is closed, which the client reports.
+            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+                let questions = questions.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = serve_client(stream, questions).await {
+                        log::debug!("control socket client: {error}");
+                    }
+                    drop(place);
+                });
+            }
+        }
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        // It may be gone already, with its folder.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn socket_path(folder: &Path) -> PathBuf {
+    folder.join("control.sock")
+}
+
+/// Holds `lock` in the folder for as long as the guard runs, so that two guards that start at
+/// the same time cannot take each other's socket away.
+fn lock(folder: &Path) -> Result<Flock<File>> {
+    let path = folder.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("opening {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        if errno == nix::errno::Errno::EWOULDBLOCK {
+            in_use(folder)
+        } else {
+            anyhow!(errno).context(format!("locking {}", path.display()))
+        }
+    })
+}
+
+fn in_use(folder: &Path) -> anyhow::Error {
+    anyhow!(
+        "another ftpguard uses {}; stop it, or give this one a folder of its own with --runtime-dir",
+        folder.display()
+    )
+}
+
+/// Removes a socket that nobody answers on any more.
+fn remove_stale(path: &Path) -> Result<()> {
+    let kind = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("looking at {}", path.display())),
+    };
+    if !kind.is_socket() {
+        bail!("{} is in the way and no socket; remove it", path.display());
+    }
+    if BlockingStream::connect(path).is_ok() {
+        return Err(in_use(path.parent().unwrap_or(path)));
+    }
+    fs::remove_file(path).with_context(|| format!("removing the stale {}", path.display()))
+}
+
+async fn serve_client(stream: UnixStream, questions: mpsc::Sender<Question>) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = AsyncBufReader::new(reader.take(MAX_REQUEST));
+    let mut line = Vec::new();
+    timeout(PATIENCE, reader.read_until(b'\n', &mut line))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let request = match parse_request(&line) {
+        Ok(request) => request,
+        Err(error) => return write_line(&mut writer, &Reply::Error(error)).await,
+    };
+    let (answer, answered) = oneshot::channel();
+    let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+    questions
+        .send(Question { request, answer })
+        .await
+        .map_err(|_| gone())?;
+    let Answer { reply, feed } = answered.await.map_err(|_| gone())?;
+    write_line(&mut writer, &reply).await?;
+    let Some(mut feed) = feed else {
+        return Ok(());
+    };
+    let mut rest = reader.into_inner().into_inner();
+    let mut byte = [0];
+    loop {
+        let record = tokio::select! {
+            record = feed.recv() => record,
+            // Whatever the client still sends or closes, it has had enough.
+            _ = rest.read(&mut byte) => return Ok(()),
+        };
+        match record {
+            Ok(record) => write_line(&mut writer, &*record).await?,
+            Err(broadcast::error::RecvError::Lagged(count)) => {
+                let lost = Record {
+                    time: crate::clock::wall_ms(),
+                    what: Happening::EventsLost { count },
+                };
+                write_line(&mut writer, &lost).await?;
+            }
+            Err(broadcast::error::RecvError::Closed) => return Ok(()),
+        }
+    }
+}
+
+fn parse_request(line: &[u8]) -> Result<Request, String> {
+    if line.last() != Some(&b'\n') {
+        return Err(format!(
+            "no line of JSON within {MAX_REQUEST} bytes; send {{\"request\":\"status\"}} and a newline"
+        ));
+    }
+    serde_json::from_slice(line).map_err(|error| format!("request not understood: {error}"))
+}
+
+async fn write_line<T: Serialize>(writer: &mut OwnedWriteHalf, value: &T) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    timeout(PATIENCE, writer.write_all(&line))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Asks the guard that uses this runtime folder.
+pub fn ask(folder: &Path, request: &Request) -> Result<Reply> {
+    read_reply(&mut send(folder, request)?)
+}
+
+/// Asks for events and hands over each until `take` says that it is enough, or the guard ends.
+pub fn follow(folder: &Path, mut take: impl FnMut(Record) -> bool) -> Result<()> {
+    let mut reader = send(folder, &Request::Events { follow: true })?;
+    let Reply::Events(latest) = read_reply(&mut reader)? else {
+        bail!("the guard answered something else");
+    };
+    for record in latest {
+        if !take(record) {
+            return Ok(());
+        }
+    }
+    reader.get_ref().set_read_timeout(None)?;
+    for line in reader.lines() {
+        let line = line.context("reading events")?;
+        if !take(serde_json::from_str(&line).context("reading an event")?) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn send(folder: &Path, request: &Request) -> Result<BufReader<BlockingStream>> {
+    let path = socket_path(folder);
+    let mut stream = BlockingStream::connect(&path).with_context(|| match fs::metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            format!("no permission to ask at {}; run as root (sudo)", path.display())
+        }
+        _ => format!(
+            "no ftpguard answers at {}; start it with `ftpguard run`, or name its folder with --runtime-dir",
+            path.display()
+        ),
+    })?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line).context("asking the guard")?;
+    Ok(BufReader::new(stream))
+}
+
+fn read_reply(reader: &mut BufReader<BlockingStream>) -> Result<Reply> {
+    let mut line = String::new();
+    reader
+        .read_line(&mut line)
+        .context("reading the guard's answer")?;
+    if line.is_empty() {
+        bail!("the guard closed the connection without an answer: too many clients at once");
+    }
+    match serde_json::from_str(&line).context("reading the guard's answer")? {
+        Reply::Error(error) => bail!(error),
+        reply => Ok(reply),
+    }
+}

@@ -1,0 +1,307 @@
+//! The running guard: starts everything in the order that leaves no gap, then one loop.
+
+mod answers;
+mod summary;
+
+use std::{
+    future::pending,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use ftpguard_common::{
+    abi::Policy,
+    event::{Event, EventKind},
+    verdict::{Incident, Reason},
+};
+use sd_notify::NotifyState;
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::sleep_until,
+};
+
+use crate::{
+    cli::RunArgs,
+    control_socket::{ControlSocket, Question},
+    events::{Happening, read_event},
+    journal::Journal,
+    kernel::{Attached, Kernel, Ring, Settings},
+    preflight::{self, Host},
+    state::State,
+};
+
+/// How many denials each CPU may tell one by one between two refills.
+const EVENT_BUDGET: u32 = 64;
+/// How long after a denial the budget is refilled.
+const REFILL_AFTER: Duration = Duration::from_millis(100);
+/// How often the tables are looked over when nothing else happens.
+const LOOK_OVER: Duration = Duration::from_secs(10);
+/// How many records of a ring buffer are read before anything else gets its turn.
+const BATCH: usize = 256;
+/// How many questions wait for the main loop.
+const QUESTIONS: usize = 16;
+/// How many data connections one pinhole admits (rule K6).
+const USES: u32 = 1;
+/// How long a thread's last read of a control connection may name its session (rule F3). An
+/// ftpd that serves several sessions in one process handles a command in one go; a second is a
+/// busy host's worth of it.
+const SERVING_AGE: Duration = Duration::from_secs(1);
+/// How long the egress guard remembers a refused destination.
+const BARRED_AGE: Duration = Duration::from_secs(5);
+
+/// Guards until SIGINT or SIGTERM. When it returns, for whatever reason, nothing is attached.
+pub fn run(args: &RunArgs) -> Result<()> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the event loop")?;
+    runtime.block_on(async {
+        let (mut guard, rings, questions) = Guard::start(args)?;
+        let ended = guard.watch(rings, questions).await;
+        guard.finish();
+        ended
+    })
+}
+
+/// Everything a running guard holds.
+struct Guard {
+    args: RunArgs,
+    host: Host,
+    kernel: Kernel,
+    attached: Vec<Attached>,
+    journal: Journal,
+    state: State,
+    ready_at: Instant,
+    /// When the budget of denials is refilled; nothing to refill where `None`.
+    refill_at: Option<Instant>,
+    look_over_at: Instant,
+    suppressed: u64,
+    lost: u64,
+}
+
+/// The reading ends of both ring buffers.
+struct Rings {
+    events: Ring,
+    control: Ring,
+}
+
+/// What the main loop wakes up for.
+enum Wake {
+    Events,
+    Control,
+    Question(Question),
+    Deadline,
+    Stop(&'static str),
+}
+
+impl Guard {
+    fn start(args: &RunArgs) -> Result<(Self, Rings, mpsc::Receiver<Question>)> {
+        let host = preflight::check(&args.interfaces, args.cgroup.as_deref())?;
+        // Before anything is attached: a second guard on the same folder ends here.
+        let socket = ControlSocket::bind(&args.runtime_dir)?;
+        let mut kernel = Kernel::load(&settings(args, &host))?;
+        let rings = Rings {
+            events: Ring::new(kernel.take_events()?).context("watching the event ring buffer")?,
+            control: Ring::new(kernel.take_control()?)
+                .context("watching the ring buffer of control bytes")?,
+        };
+        kernel.maps.refill_event_budget(EVENT_BUDGET)?;
+        let now = Instant::now();
+        let mut guard = Self {
+            args: args.clone(),
+            host,
+            kernel,
+            attached: Vec::new(),
+            journal: Journal::start(args.json).context("starting the output thread")?,
+            state: State::default(),
+            ready_at: now,
+            refill_at: None,
+            look_over_at: now + LOOK_OVER,
+            suppressed: 0,
+            lost: 0,
+        };
+        guard.attach()?;
+        let (ask, questions) = mpsc::channel(QUESTIONS);
+        tokio::spawn(socket.serve(ask));
+        guard.journal.line(guard.ready_line());
+        // Without a service manager there is nobody to tell.
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        Ok((guard, rings, questions))
+    }
+
+    /// First the observer, so that nothing that happens from now on is missed; then what was
+    /// there before; the hooks that deny come last, when the tables are complete.
+    fn attach(&mut self) -> Result<()> {
+        self.kernel.attach_observer()?;
+        self.kernel.attach_connect()?;
+        for interface in &self.host.interfaces {
+            let attached = self
+                .kernel
+                .attach_interface(interface, self.args.xdp_mode.into())?;
+            self.attached.push(attached);
+        }
+        Ok(())
+    }
+
+    async fn watch(
+        &mut self,
+        mut rings: Rings,
+        mut questions: mpsc::Receiver<Question>,
+    ) -> Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt()).context("watching for SIGINT")?;
+        let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
+        loop {
+            let deadline = self.deadline();
+            let wake = tokio::select! {
+                ready = rings.events.readable() => {
+                    ready.context("waiting for events")?;
+                    Wake::Events
+                }
+                ready = rings.control.readable() => {
+                    ready.context("waiting for control bytes")?;
+                    Wake::Control
+                }
+                question = questions.recv() => match question {
+                    Some(question) => Wake::Question(question),
+                    // The socket's task never ends before this loop.
+                    None => pending().await,
+                },
+                () = sleep_until(deadline.into()) => Wake::Deadline,
+                _ = interrupt.recv() => Wake::Stop("SIGINT"),
+                _ = terminate.recv() => Wake::Stop("SIGTERM"),
+            };
+            match wake {
+                Wake::Events => {
+                    rings.events.drain(BATCH, |record| self.on_event(record));
+                }
+                Wake::Control => {
+                    rings.control.drain(BATCH, |_record| {});
+                }
+                Wake::Question(question) => self.answer(question),
+                Wake::Deadline => self.on_deadline()?,
+                Wake::Stop(signal) => {
+                    log::info!("{signal}: detaching");
+                    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn on_event(&mut self, record: &[u8]) {
+        let Some((event, what)) =
+            read_event(record).and_then(|event| Some((event, Happening::from_event(&event)?)))
+        else {
+            self.state.tally.unreadable += 1;
+            return;
+        };
+        let what = self.with_owner(what, &event);
+        if what.is_denial() && self.refill_at.is_none() {
+            self.refill_at = Some(Instant::now() + REFILL_AFTER);
+        }
+        self.state.follow(&event);
+        self.journal.tell_at(event.at, what);
+    }
+
+    /// Says whose port it was that a SYN went for.
+    fn with_owner(&self, mut what: Happening, event: &Event) -> Happening {
+        if let Happening::SynDenied { open_for, .. } = &mut what
+            && event.reason == Reason::NoPinhole as u32
+            && event.kind == EventKind::SynDenied as u32
+        {
+            *open_for = self.state.open_for(event.local, event.local_port);
+        }
+        what
+    }
+
+    fn deadline(&self) -> Instant {
+        self.refill_at
+            .map_or(self.look_over_at, |refill| refill.min(self.look_over_at))
+    }
+
+    fn on_deadline(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if self.refill_at.is_some_and(|at| at <= now) {
+            self.refill_at = None;
+            self.refill()?;
+        }
+        if self.look_over_at <= now {
+            self.look_over_at = now + LOOK_OVER;
+            self.look_over()?;
+        }
+        Ok(())
+    }
+
+    fn refill(&mut self) -> Result<()> {
+        self.kernel.maps.refill_event_budget(EVENT_BUDGET)?;
+        let suppressed = self.kernel.maps.incident(Incident::EventSuppressed)?;
+        let new = suppressed.saturating_sub(self.suppressed);
+        self.suppressed = suppressed;
+        self.journal.tell_held_back(new);
+        Ok(())
+    }
+
+    /// The backstop: what events should have told, and did not.
+    fn look_over(&mut self) -> Result<()> {
+        self.refill()?;
+        let lost = self.kernel.maps.incident(Incident::EventLost)?;
+        if lost > self.lost {
+            self.journal.tell(Happening::EventsLost {
+                count: lost - self.lost,
+            });
+            self.lost = lost;
+            self.state.reload(&self.kernel);
+        }
+        Ok(())
+    }
+
+    /// Detaches everything, then tells the totals.
+    fn finish(self) {
+        let counters = self.kernel.maps.counters();
+        let Self {
+            args,
+            kernel,
+            mut journal,
+            state,
+            ..
+        } = self;
+        drop(kernel);
+        match counters {
+            Ok(counters) => {
+                journal.line(summary::totals(&state.tally, &counters, args.json));
+            }
+            Err(error) => log::error!("the totals cannot be read: {error}"),
+        }
+        if journal.dropped_lines() > 0 {
+            log::warn!(
+                "{} lines were not taken by the reader of standard output",
+                journal.dropped_lines()
+            );
+        }
+        journal.finish();
+    }
+}
+
+fn settings(args: &RunArgs, host: &Host) -> Settings {
+    Settings {
+        policy: Policy {
+            mode: ftpguard_common::abi::Mode::from(args.mode) as u32,
+            tracking: ftpguard_common::abi::Tracking::from(args.tracking) as u32,
+            active: ftpguard_common::abi::Active::from(args.active) as u32,
+            uses: USES,
+            serving_age: nanoseconds(SERVING_AGE),
+            barred_age: nanoseconds(BARRED_AGE),
+        },
+        control_ports: args.control_ports.clone(),
+        passive_ports: args.passive_ports.map(crate::values::PortRange::ports),
+        data_source_ports: args.data_source_ports.clone(),
+        exceptions: args.allow_connect.clone(),
+        cgroup: host.cgroup.clone(),
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,149 @@
+//! Answers to the questions that come over the control socket, read from the maps.
+
+use std::process;
+
+use ftpguard_common::{
+    abi::{Origin, process_flags},
+    net::Port,
+};
+
+use super::Guard;
+use crate::{
+    cli::ActiveArg,
+    clock,
+    control_socket::{Answer, Question, Reply, Request},
+    events::{Ends, Way},
+    kernel::{KernelError, Maps},
+    status::{self, Hooks, PinholeRow, SessionRow, Status},
+};
+
+impl ActiveArg {
+    /// The name in status.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Exceptions => "exceptions",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl Guard {
+    pub(super) fn answer(&self, question: Question) {
+        let mut feed = None;
+        let reply = match question.request {
+            Request::Status => match self.status() {
+                Ok(status) => Reply::Status(Box::new(status)),
+                Err(error) => Reply::Error(error.to_string()),
+            },
+            Request::Sessions => Reply::Sessions(self.sessions()),
+            Request::Pinholes => Reply::Pinholes(self.pinholes()),
+            Request::Events { follow } => {
+                feed = follow.then(|| self.journal.follow());
+                Reply::Events(self.journal.kept())
+            }
+        };
+        // The client may have gone away meanwhile.
+        let _ = question.answer.send(Answer { reply, feed });
+    }
+
+    fn status(&self) -> Result<Status, KernelError> {
+        let maps = &self.kernel.maps;
+        let counters = maps.counters()?;
+        let (mut guarded, mut foreign) = (0, 0);
+        for (_, listener) in Maps::entries(&maps.listeners) {
+            if listener.control_port == Port::NONE {
+                foreign += 1;
+            } else {
+                guarded += 1;
+            }
+        }
+        let mut unsafe_processes: Vec<u32> = Maps::entries(&maps.processes)
+            .into_iter()
+            .filter(|(_, process)| process.flags & process_flags::UNSAFE != 0)
+            .map(|(tgid, _)| tgid)
+            .collect();
+        unsafe_processes.sort_unstable();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: process::id(),
+            mode: self.args.mode.label().to_owned(),
+            tracking: self.args.tracking.label().to_owned(),
+            active: self.args.active.label().to_owned(),
+            kernel: self.host.release.clone(),
+            uptime: self.ready_at.elapsed().as_secs(),
+            cgroup: self.host.cgroup.display().to_string(),
+            control_ports: self.args.control_ports.clone(),
+            passive_ports: self.args.passive_ports.map(|range| range.to_string()),
+            interfaces: self
+                .attached
+                .iter()
+                .map(|attached| Hooks {
+                    interface: attached.interface.clone(),
+                    ingress: attached.ingress.label().to_owned(),
+                    egress: attached.egress.label().to_owned(),
+                })
+                .collect(),
+            sessions: count(Maps::entries(&maps.sessions).len()),
+            pinholes: count(Maps::entries(&maps.pinholes).len()),
+            guarded_listeners: guarded,
+            foreign_listeners: foreign,
+            unsafe_processes,
+            verdicts: status::verdicts(&counters),
+            incidents: status::incidents(&counters),
+        })
+    }
+
+    fn sessions(&self) -> Vec<SessionRow> {
+        let now = clock::monotonic_ns();
+        let mut rows: Vec<SessionRow> = Maps::entries(&self.kernel.maps.sessions)
+            .into_iter()
+            .map(|(key, session)| SessionRow {
+                ends: Ends::from(&key),
+                age: age(now, session.opened_at),
+                pinhole: number(session.pinhole.port),
+                active_port: number(session.active_port),
+                text: "unread".to_owned(),
+                command: None,
+            })
+            .collect();
+        rows.sort_by_key(|row| (row.ends.client, row.ends.client_port));
+        rows
+    }
+
+    fn pinholes(&self) -> Vec<PinholeRow> {
+        let now = clock::monotonic_ns();
+        let mut rows: Vec<PinholeRow> = Maps::entries(&self.kernel.maps.pinholes)
+            .into_iter()
+            .map(|(key, pinhole)| PinholeRow {
+                way: Way {
+                    client: key.client.ip(),
+                    server: key.server.ip(),
+                    port: key.port.number(),
+                },
+                origin: Origin::from_number(pinhole.origin)
+                    .map_or("unknown", Origin::label)
+                    .to_owned(),
+                age: age(now, pinhole.made_at),
+                uses: pinhole.uses,
+                client_port: pinhole.client_port.number(),
+                control_port: pinhole.server_port.number(),
+            })
+            .collect();
+        rows.sort_by_key(|row| (row.way.client, row.way.port));
+        rows
+    }
+}
+
+fn number(port: Port) -> Option<u16> {
+    (port != Port::NONE).then(|| port.number())
+}
+
+fn age(now: u64, since: u64) -> u64 {
+    now.saturating_sub(since) / 1_000_000_000
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,270 @@
+//! Attaching the programs, and saying where they sit.
+
+use std::{io, path::Path};
+
+use aya::{
+    Ebpf,
+    programs::{
+        CgroupAttachMode, CgroupSockAddr, Program, ProgramError, SchedClassifier, TcAttachType,
+        TracePoint, Xdp, XdpMode, tc,
+    },
+    sys::SyscallError,
+    util::KernelVersion,
+};
+
+use super::{Kernel, error::KernelError};
+
+/// How the operator wants the ingress guard attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpChoice {
+    /// Native XDP on interfaces with a device driver behind them, TC elsewhere and where the
+    /// driver cannot run XDP.
+    Auto,
+    /// XDP in the driver, or fail.
+    Native,
+    /// XDP in the network stack, or fail.
+    Generic,
+    /// TC ingress.
+    Tc,
+}
+
+/// Where the ingress guard sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IngressHook {
+    /// XDP in the driver.
+    XdpNative,
+    /// XDP in the network stack.
+    XdpGeneric,
+    /// TC ingress.
+    Tc,
+}
+
+impl IngressHook {
+    /// The hook's name in status and logs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::XdpNative => "xdp-native",
+            Self::XdpGeneric => "xdp-generic",
+            Self::Tc => "tc",
+        }
+    }
+}
+
+/// How TC programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EgressHook {
+    /// A tcx link (Linux 6.6 and later).
+    Tcx,
+    /// A filter on the clsact qdisc.
+    Clsact,
+}
+
+impl EgressHook {
+    /// The hook's name in status and logs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
+/// What sits on one interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The interface's name.
+    pub interface: String,
+    /// Where SYNs that come in are judged.
+    pub ingress: IngressHook,
+    /// Where SYNs that leave are judged, and control bytes are read.
+    pub egress: EgressHook,
+}
+
+impl Kernel {
+    /// Attaches the socket observer's tracepoints. From now on sessions, processes, listeners
+    /// and pinholes are tracked.
+    pub fn attach_observer(&mut self) -> Result<(), KernelError> {
+        for (program, category, event) in [
+            ("task_new", "task", "task_newtask"),
+            ("task_exit", "sched", "sched_process_exit"),
+            ("control_read", "tcp", "tcp_rcv_space_adjust"),
+            ("socket_state", "sock", "inet_sock_set_state"),
+        ] {
+            let tracepoint: &mut TracePoint = find(&mut self.ebpf, program)?;
+            tracepoint
+                .attach(category, event)
+                .map_err(refused(program))?;
+        }
+        Ok(())
+    }
+
+    /// Attaches the connect() hooks to the cgroup named in the settings.
+    pub fn attach_connect(&mut self) -> Result<(), KernelError> {
+        for program in ["guard_connect4", "guard_connect6"] {
+            let hook: &mut CgroupSockAddr = find(&mut self.ebpf, program)?;
+            // A cgroup link takes no flags; it always shares the hook with others
+            // (cgroup_bpf_link_attach() in kernel/bpf/cgroup.c).
+            hook.attach(&self.cgroup, CgroupAttachMode::Single)
+                .map_err(refused(program))?;
+        }
+        Ok(())
+    }
+
+    /// Attaches ingress guard, egress guard and control watcher to one interface of the
+    /// caller's network namespace.
+    pub fn attach_interface(
+        &mut self,
+        interface: &str,
+        choice: XdpChoice,
+    ) -> Result<Attached, KernelError> {
+        if !interface_names().iter().any(|name| name == interface) {
+            return Err(KernelError::NoInterface(interface.to_owned()));
+        }
+        let egress = prepare_tc(interface)?;
+        let ingress = self.attach_ingress(interface, choice)?;
+        let watcher = match ingress {
+            IngressHook::XdpNative | IngressHook::XdpGeneric => "watch_ingress",
+            IngressHook::Tc => "guard_and_watch_ingress",
+        };
+        self.attach_tc(watcher, interface, TcAttachType::Ingress)?;
+        self.attach_tc("guard_and_watch_egress", interface, TcAttachType::Egress)?;
+        Ok(Attached {
+            interface: interface.to_owned(),
+            ingress,
+            egress,
+        })
+    }
+
+    fn attach_ingress(
+        &mut self,
+        interface: &str,
+        choice: XdpChoice,
+    ) -> Result<IngressHook, KernelError> {
+        match choice {
+            XdpChoice::Tc => Ok(IngressHook::Tc),
+            XdpChoice::Auto if !has_device(interface) => Ok(IngressHook::Tc),
+            XdpChoice::Auto => match self.attach_xdp(interface, XdpMode::Driver) {
+                Ok(()) => Ok(IngressHook::XdpNative),
+                Err(KernelError::NoNativeXdp(_) | KernelError::HookTaken { .. }) => {
+                    Ok(IngressHook::Tc)
+                }
+                Err(error) => Err(error),
+            },
+            XdpChoice::Native => {
+                self.attach_xdp(interface, XdpMode::Driver)?;
+                Ok(IngressHook::XdpNative)
+            }
+            XdpChoice::Generic => {
+                self.attach_xdp(interface, XdpMode::Skb)?;
+                Ok(IngressHook::XdpGeneric)
+            }
+        }
+    }
+
+    fn attach_xdp(&mut self, interface: &str, mode: XdpMode) -> Result<(), KernelError> {
+        const PROGRAM: &str = "guard_ingress";
+        let program: &mut Xdp = find(&mut self.ebpf, PROGRAM)?;
+        let Err(error) = program.attach(interface, mode) else {
+            return Ok(());
+        };
+        Err(match errno(&error) {
+            // EBUSY: the hook is taken; EEXIST: it is taken in the other mode.
+            Some(libc::EBUSY | libc::EEXIST) => KernelError::HookTaken {
+                interface: interface.to_owned(),
+            },
+            Some(libc::EOPNOTSUPP) => KernelError::NoNativeXdp(interface.to_owned()),
+            _ => refused(PROGRAM)(error),
+        })
+    }
+
+    fn attach_tc(
+        &mut self,
+        program: &'static str,
+        interface: &str,
+        direction: TcAttachType,
+    ) -> Result<(), KernelError> {
+        let classifier: &mut SchedClassifier = find(&mut self.ebpf, program)?;
+        classifier
+            .attach(interface, direction)
+            .map_err(refused(program))?;
+        Ok(())
+    }
+}
+
+/// The names of every interface in the caller's network namespace, sorted.
+#[must_use]
+pub fn interface_names() -> Vec<String> {
+    let mut names: Vec<String> = nix::net::if_::if_nameindex()
+        .map(|interfaces| {
+            interfaces
+                .iter()
+                .map(|interface| interface.name().to_string_lossy().into_owned())
+                .collect()
+        })
+        .unwrap_or_default();
+    names.sort();
+    names
+}
+
+/// Whether a device driver stands behind the interface. veth, bridges, bonds, VLANs and tunnels
+/// have none: native XDP there exists but costs bulk transfers their segmentation offload.
+fn has_device(interface: &str) -> bool {
+    Path::new("/sys/class/net")
+        .join(interface)
+        .join("device")
+        .exists()
+}
+
+/// Adds the clsact qdisc where the kernel has no tcx.
+fn prepare_tc(interface: &str) -> Result<EgressHook, KernelError> {
+    if KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0)) {
+        return Ok(EgressHook::Tcx);
+    }
+    match tc::qdisc_add_clsact(interface) {
+        Ok(()) => {}
+        // Already there: ours from before, or another tool's.
+        Err(error) if io_errno(&error) == Some(libc::EEXIST) => {}
+        Err(error) => return Err(refused("clsact qdisc")(error.into())),
+    }
+    Ok(EgressHook::Clsact)
+}
+
+fn find<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, KernelError>
+where
+    &'a mut P: TryFrom<&'a mut Program>,
+{
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| KernelError::Missing(name.to_owned()))
+}
+
+fn refused(program: &'static str) -> impl FnOnce(ProgramError) -> KernelError {
+    move |source| KernelError::Program {
+        name: program.to_owned(),
+        source: Box::new(source),
+    }
+}
+
+fn errno(error: &ProgramError) -> Option<i32> {
+    if let ProgramError::SyscallError(SyscallError { io_error, .. }) = error {
+        return io_error.raw_os_error();
+    }
+    io_errno(error)
+}
+
+/// The first operating system error in the chain.
+fn io_errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(code) = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
+            return Some(code);
+        }
+        next = error.source();
+    }
+    None
+}

@@ -1,0 +1,104 @@
+//! What can go wrong between the daemon and the kernel.
+
+use std::{error::Error, fmt, io, path::PathBuf};
+
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
+
+/// Why the kernel side could not be loaded, attached or read.
+#[derive(Debug)]
+pub enum KernelError {
+    /// The object could not be loaded at all.
+    Load(EbpfError),
+    /// The object lacks a map or program of this name: daemon and object do not fit.
+    Missing(String),
+    /// A map operation failed.
+    Map(MapError),
+    /// The kernel refused a program.
+    Program {
+        /// The program's name in the object.
+        name: String,
+        /// What the kernel said; holds the verifier's log where it spoke.
+        source: Box<ProgramError>,
+    },
+    /// tracefs is not mounted at any of the usual places.
+    NoTracefs,
+    /// A tracepoint's format could not be read, or lacks a field.
+    Tracepoint {
+        /// `category/name`.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The cgroup folder could not be opened.
+    Cgroup {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no interface of this name here.
+    NoInterface(String),
+    /// Another program sits on the interface's XDP hook.
+    HookTaken {
+        /// The interface.
+        interface: String,
+    },
+    /// The interface's driver cannot run XDP programs itself.
+    NoNativeXdp(String),
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Load(_) => f.write_str("the kernel refused the guard's maps or programs"),
+            Self::Missing(name) => write!(f, "the embedded kernel object has no {name:?}"),
+            Self::Map(_) => f.write_str("a BPF map could not be read or written"),
+            Self::Program { name, .. } => write!(f, "the kernel refused the program {name}"),
+            Self::NoTracefs => f.write_str(
+                "tracefs is not mounted; mount it: mount -t tracefs tracefs /sys/kernel/tracing",
+            ),
+            Self::Tracepoint { name, what } => write!(f, "tracepoint {name}: {what}"),
+            Self::Cgroup { path, .. } => write!(
+                f,
+                "cgroup v2 folder {} cannot be opened; name another with --cgroup",
+                path.display()
+            ),
+            Self::NoInterface(name) => write!(
+                f,
+                "no interface {name:?} in this network namespace; `ip link` lists them"
+            ),
+            Self::HookTaken { interface } => write!(
+                f,
+                "interface {interface} already runs an XDP program; see it with \
+                 `ip -details link show dev {interface}`, detach it, or use --xdp-mode tc"
+            ),
+            Self::NoNativeXdp(interface) => write!(
+                f,
+                "the driver of {interface} cannot run XDP programs; use --xdp-mode auto or tc"
+            ),
+        }
+    }
+}
+
+impl Error for KernelError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Load(source) => Some(source),
+            Self::Map(source) => Some(source),
+            Self::Program { source, .. } => Some(source),
+            Self::Cgroup { source, .. } => Some(source),
+            Self::Missing(_)
+            | Self::NoTracefs
+            | Self::Tracepoint { .. }
+            | Self::NoInterface(_)
+            | Self::HookTaken { .. }
+            | Self::NoNativeXdp(_) => None,
+        }
+    }
+}
+
+impl From<MapError> for KernelError {
+    fn from(source: MapError) -> Self {
+        Self::Map(source)
+    }
+}

@@ -1,0 +1,245 @@
+//! Typed handles to the kernel side's maps.
+
+use std::{borrow::BorrowMut as _, collections::HashSet};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+};
+use ftpguard_common::{
+    abi::{
+        Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process, Session,
+        SessionKey,
+    },
+    net::Address,
+    verdict::{COUNTER_COUNT, Incident, Reason},
+};
+
+use super::{error::KernelError, take};
+
+/// One handle for each map that the daemon reads or writes. What a map holds, and who writes
+/// it, is said in `ftpguard-ebpf/src/maps.rs`.
+pub struct Maps {
+    /// Control connections.
+    pub sessions: HashMap<MapData, SessionKey, Session>,
+    /// Open pinholes.
+    pub pinholes: HashMap<MapData, PinholeKey, Pinhole>,
+    /// Listening sockets: the ftpds', and foreign ones in the declared range.
+    pub listeners: HashMap<MapData, Endpoint, Listener>,
+    /// Processes of guarded ftpds, by process id.
+    pub processes: HashMap<MapData, u32, Process>,
+    /// How many control connections each client holds.
+    pub peers: HashMap<MapData, Peer, u32>,
+    /// One word for each port, see [`ftpguard_common::abi::port_word`].
+    pub ports: Array<MapData, u64>,
+    /// This host's addresses.
+    pub addresses: HashMap<MapData, Address, u32>,
+    /// Destinations refused a moment ago, with the time of refusal in nanoseconds of
+    /// `CLOCK_MONOTONIC`.
+    pub barred: HashMap<MapData, Barred, u64>,
+    /// The policy in force.
+    pub policy: Array<MapData, Policy>,
+    /// Destinations that an ftpd may connect to.
+    pub exceptions: LpmTrie<MapData, Exception, u32>,
+    /// Reasons and incidents, counted for each CPU.
+    pub counters: PerCpuArray<MapData, u64>,
+    /// How many denials each CPU may still report one by one.
+    pub event_budget: PerCpuArray<MapData, u32>,
+}
+
+impl Maps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        Ok(Self {
+            sessions: typed(ebpf, "SESSIONS")?,
+            pinholes: typed(ebpf, "PINHOLES")?,
+            listeners: typed(ebpf, "LISTENERS")?,
+            processes: typed(ebpf, "PROCESSES")?,
+            peers: typed(ebpf, "PEERS")?,
+            ports: typed(ebpf, "PORTS")?,
+            addresses: typed(ebpf, "ADDRESSES")?,
+            barred: typed(ebpf, "BARRED")?,
+            policy: typed(ebpf, "POLICY")?,
+            exceptions: typed(ebpf, "EXCEPTIONS")?,
+            counters: typed(ebpf, "COUNTERS")?,
+            event_budget: typed(ebpf, "EVENT_BUDGET")?,
+        })
+    }
+
+    /// Adds a role (see [`ftpguard_common::abi::port_word`]) to a port. Only before anything is
+    /// attached: the kernel side counts in the same word.
+    pub fn add_port_role(&mut self, port: u16, role: u64) -> Result<(), KernelError> {
+        let index = u32::from(port);
+        let word = self.ports.get(&index, 0)?;
+        self.ports.set(index, word | role, 0)?;
+        Ok(())
+    }
+
+    /// Tells the kernel side the addresses of this network namespace; former ones are
+    /// forgotten.
+    pub fn refresh_addresses(&mut self) -> Result<(), KernelError> {
+        let current = local_addresses();
+        for (known, _) in Self::entries(&self.addresses) {
+            if !current.contains(&known) {
+                Self::forget(&mut self.addresses, &known)?;
+            }
+        }
+        for address in current {
+            self.addresses.insert(address, 1, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Every entry of a hash map. Entries that come or go meanwhile may be missed.
+    pub fn entries<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>) -> Vec<(K, V)> {
+        map.iter().filter_map(Result::ok).collect()
+    }
+
+    /// The counters, summed over all CPUs.
+    pub fn counters(&self) -> Result<CpuCounters, KernelError> {
+        let mut sums = Vec::with_capacity(COUNTER_COUNT as usize);
+        for index in 0..COUNTER_COUNT {
+            sums.push(self.counters.get(&index, 0)?.iter().sum());
+        }
+        Ok(CpuCounters(sums))
+    }
+
+    /// How often one thing happened to the guard.
+    pub fn incident(&self, incident: Incident) -> Result<u64, KernelError> {
+        Ok(self.counters.get(&incident.counter(), 0)?.iter().sum())
+    }
+
+    /// Lets each CPU report this many denials one by one until the next call. More are only
+    /// counted.
+    pub fn refill_event_budget(&mut self, denials: u32) -> Result<(), KernelError> {
+        let cpus = self.event_budget.get(&0, 0)?.len();
+        let values = PerCpuValues::try_from(vec![denials; cpus]).map_err(MapError::IoError)?;
+        self.event_budget.set(0, values, 0)?;
+        Ok(())
+    }
+
+    /// The value of a key, if there is one.
+    pub fn find<K: Pod, V: Pod>(
+        map: &HashMap<MapData, K, V>,
+        key: &K,
+    ) -> Result<Option<V>, KernelError> {
+        match map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Adds an entry unless there is one: whether it was added. What the kernel side wrote in
+    /// the meantime is newer and stays.
+    pub fn add<K: Pod, V: Pod>(
+        map: &mut HashMap<MapData, K, V>,
+        key: &K,
+        value: &V,
+    ) -> Result<bool, KernelError> {
+        match map.insert(key, value, u64::from(BPF_NOEXIST)) {
+            Ok(()) => Ok(true),
+            Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Changes an entry if it is still there: whether it was.
+    pub fn change<K: Pod, V: Pod>(
+        map: &mut HashMap<MapData, K, V>,
+        key: &K,
+        value: &V,
+    ) -> Result<bool, KernelError> {
+        match map.insert(key, value, u64::from(BPF_EXIST)) {
+            Ok(()) => Ok(true),
+            Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Counts one more listener on a port, `one` being
+    /// [`port_word::ONE_GUARDED`](ftpguard_common::abi::port_word::ONE_GUARDED) or
+    /// [`port_word::ONE_FOREIGN`](ftpguard_common::abi::port_word::ONE_FOREIGN): for listeners that were open before the guard.
+    ///
+    /// The kernel side adds to the same word atomically; this reads and writes, and a listen()
+    /// or close() on the same port in between is lost. A hint that is too low would hide a
+    /// guarded listener outside the declared range; one that is too high costs a lookup for
+    /// each SYN to that port. So it counts two: a lost increment leaves the hint right, and
+    /// otherwise it stays one too high.
+    pub fn add_listener_hint(&mut self, port: u16, one: u64) -> Result<(), KernelError> {
+        let index = u32::from(port);
+        let word = self.ports.get(&index, 0)?;
+        self.ports.set(index, word.saturating_add(2 * one), 0)?;
+        Ok(())
+    }
+
+    /// Removes an entry; one that is not there is as good as removed.
+    pub fn forget<K: Pod, V: Pod>(
+        map: &mut HashMap<MapData, K, V>,
+        key: &K,
+    ) -> Result<(), KernelError> {
+        match map.borrow_mut().remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The sum over all CPUs of each reason and incident.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CpuCounters(Vec<u64>);
+
+impl CpuCounters {
+    /// How many SYNs or calls were decided for this reason.
+    #[must_use]
+    pub fn reason(&self, reason: Reason) -> u64 {
+        self.at(reason.counter())
+    }
+
+    /// How often this happened to the guard.
+    #[must_use]
+    pub fn incident(&self, incident: Incident) -> u64 {
+        self.at(incident.counter())
+    }
+
+    fn at(&self, index: u32) -> u64 {
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| self.0.get(index))
+            .copied()
+            .unwrap_or(0)
+    }
+}
+
+fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, KernelError> {
+    Ok(T::try_from(take(ebpf, name)?)?)
+}
+
+/// The addresses of every interface in the caller's network namespace.
+fn local_addresses() -> HashSet<Address> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return HashSet::new();
+    };
+    interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
+            let v6 = address.as_sockaddr_in6().map(|address| address.ip().into());
+            v4.or(v6)
+        })
+        .collect()
+}
+
+/// Flag of `BPF_MAP_UPDATE_ELEM`: only where there is no entry.
+const BPF_NOEXIST: u32 = 1;
+/// Flag of `BPF_MAP_UPDATE_ELEM`: only where there is an entry.
+const BPF_EXIST: u32 = 2;
+
+/// The kernel's error number, where the kernel refused.
+fn errno(error: &MapError) -> Option<i32> {
+    if let MapError::SyscallError(error) = error {
+        error.io_error.raw_os_error()
+    } else {
+        None
+    }
+}

@@ -1,0 +1,192 @@
+//! The one place that touches aya: loads the kernel side, attaches it, and gives a typed handle
+//! to each map.
+//!
+//! Nothing is pinned: when the [`Kernel`] is dropped, or the process dies, every program is
+//! detached and every map is gone.
+
+mod attach;
+mod error;
+mod maps;
+mod offsets;
+mod ring;
+
+use std::{fs::File, ops::RangeInclusive, os::fd::AsRawFd as _, path::PathBuf};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{CgroupArray, MapData, RingBuf, lpm_trie::Key},
+    programs::{Program, ProgramError, TestRun as _, TestRunOptions, TestRunResult},
+};
+use ftpguard_common::{
+    abi::{EXCEPTION_PORT_BITS, Exception, Policy, port_word},
+    net::{Address, Port},
+};
+
+pub use self::{
+    attach::{Attached, EgressHook, IngressHook, XdpChoice, interface_names},
+    error::KernelError,
+    maps::{CpuCounters, Maps},
+    offsets::{find_tracefs, read_offsets},
+    ring::Ring,
+};
+
+/// What the kernel side is told once, before anything is attached.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The policy in force from the first packet on.
+    pub policy: Policy,
+    /// Ports on which the guarded ftpds accept control connections.
+    pub control_ports: Vec<u16>,
+    /// The declared passive range, if there is one.
+    pub passive_ports: Option<RangeInclusive<u16>>,
+    /// Ports from which an ftpd may open active data connections, 20 by default.
+    pub data_source_ports: Vec<u16>,
+    /// Destinations that an ftpd may connect to although they are no clients.
+    pub exceptions: Vec<Destination>,
+    /// The cgroup v2 folder whose processes are watched; the hierarchy's root for all.
+    pub cgroup: PathBuf,
+}
+
+/// A destination that an ftpd may connect to (rule O3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The address, of which `prefix` bits count.
+    pub address: Address,
+    /// How many bits of the address must match, counted in its 16-byte form.
+    pub prefix: u8,
+    /// The port, any port where there is none.
+    pub port: Option<u16>,
+}
+
+/// The loaded kernel side.
+pub struct Kernel {
+    ebpf: Ebpf,
+    /// Typed handles to the maps.
+    pub maps: Maps,
+    cgroup: File,
+}
+
+impl Kernel {
+    /// Loads every program and fills the maps that must be complete before anything is
+    /// attached. Nothing is attached yet.
+    pub fn load(settings: &Settings) -> Result<Self, KernelError> {
+        let offsets = read_offsets(&find_tracefs()?)?;
+        let mut ebpf = EbpfLoader::new()
+            .override_global("OFFSETS", &offsets, true)
+            .load(OBJECT)
+            .map_err(KernelError::Load)?;
+        let mut maps = Maps::take(&mut ebpf)?;
+        fill(&mut maps, settings)?;
+
+        let cgroup = File::open(&settings.cgroup).map_err(|source| KernelError::Cgroup {
+            path: settings.cgroup.clone(),
+            source,
+        })?;
+        let mut scope = CgroupArray::try_from(take(&mut ebpf, "CGROUP")?)?;
+        scope.set(0, cgroup.as_raw_fd(), 0)?;
+
+        for (name, program) in ebpf.programs_mut() {
+            load_program(program).map_err(|source| KernelError::Program {
+                name: name.to_owned(),
+                source: Box::new(source),
+            })?;
+        }
+        Ok(Self { ebpf, maps, cgroup })
+    }
+
+    /// The ring buffer of [`ftpguard_common::event::Event`]s. Can be taken once.
+    pub fn take_events(&mut self) -> Result<RingBuf<MapData>, KernelError> {
+        Ok(RingBuf::try_from(take(&mut self.ebpf, "EVENTS")?)?)
+    }
+
+    /// The ring buffer of captured control bytes
+    /// ([`ftpguard_common::event::ControlHeader`]). Can be taken once.
+    pub fn take_control(&mut self) -> Result<RingBuf<MapData>, KernelError> {
+        Ok(RingBuf::try_from(take(&mut self.ebpf, "CONTROL")?)?)
+    }
+
+    /// How many instructions the verifier walked for each program; `None` before Linux 5.16.
+    pub fn verified_instructions(&self) -> Vec<(String, Option<u32>)> {
+        self.ebpf
+            .programs()
+            .map(|(name, program)| {
+                let count = program
+                    .info()
+                    .ok()
+                    .and_then(|info| info.verified_instruction_count());
+                (name.to_owned(), count)
+            })
+            .collect()
+    }
+
+    /// Runs one program on one frame, `repeat` times, without a network
+    /// (`BPF_PROG_TEST_RUN`). For tests and benchmarks.
+    pub fn test_run(
+        &self,
+        program: &str,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<TestRunResult, KernelError> {
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            repeat,
+            ..TestRunOptions::new()
+        };
+        let result = match self.ebpf.program(program) {
+            Some(Program::Xdp(program)) => program.test_run(options),
+            Some(Program::SchedClassifier(program)) => program.test_run(options),
+            _ => return Err(KernelError::Missing(program.to_owned())),
+        };
+        result.map_err(|source| KernelError::Program {
+            name: program.to_owned(),
+            source: Box::new(source),
+        })
+    }
+}
+
+/// The kernel side as built by `build.rs`.
+const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ftpguard-ebpf"));
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, KernelError> {
+    ebpf.take_map(name)
+        .ok_or_else(|| KernelError::Missing(name.to_owned()))
+}
+
+fn load_program(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        Program::TracePoint(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        // The object holds no other kind; one that is added must be loaded here.
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn fill(maps: &mut Maps, settings: &Settings) -> Result<(), KernelError> {
+    maps.policy.set(0, settings.policy, 0)?;
+    maps.refresh_addresses()?;
+    if let Some(range) = &settings.passive_ports {
+        for port in range.clone() {
+            maps.add_port_role(port, port_word::PASSIVE)?;
+        }
+    }
+    for port in &settings.control_ports {
+        maps.add_port_role(*port, port_word::CONTROL)?;
+    }
+    for port in &settings.data_source_ports {
+        maps.add_port_role(*port, port_word::DATA_SOURCE)?;
+    }
+    for destination in &settings.exceptions {
+        let key = Key::new(
+            EXCEPTION_PORT_BITS + u32::from(destination.prefix),
+            Exception {
+                port: destination.port.map_or(Port::NONE, Port::new),
+                pad: 0,
+                address: destination.address,
+            },
+        );
+        maps.exceptions.insert(&key, 1, 0)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,327 @@
+//! The packet programs on crafted frames, without a network (`BPF_PROG_TEST_RUN`).
+//!
+//! One frame goes in; the action and the counter of exactly one reason come out. Needs root.
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+mod bed;
+mod frames;
+
+use bed::{
+    CLIENT, CLIENT6, FOREIGN, LIVE, OUTSIDE, SERVER, SERVER6, THIEF, THIEF6, UNKNOWN, UNUSED,
+    address, load,
+};
+use frames::{
+    SYN_HEADER, data_syn, syn, tcp_frame, udp_frame, with_extensions, with_first_fragment,
+    with_fragment4, with_fragment6, with_ipv4_options, with_one_tag, with_tcp_options,
+    with_two_tags,
+};
+use ftpguard::kernel::Kernel;
+use ftpguard_common::{
+    abi::Mode,
+    verdict::{Reason, Verdict},
+};
+
+const INGRESS: [(&str, u32, u32); 2] = [
+    // Program, action for pass, action for deny: XDP_PASS and XDP_DROP, TC_ACT_UNSPEC and
+    // TC_ACT_SHOT of <linux/bpf.h> and <linux/pkt_cls.h>.
+    ("guard_ingress", 2, 1),
+    ("guard_and_watch_ingress", u32::MAX, 2),
+];
+const EGRESS: (&str, u32, u32) = ("guard_and_watch_egress", u32::MAX, 2);
+
+#[test]
+fn syn_with_pinhole_passes_and_without_is_dropped_i2() {
+    let bed = Bed::new(Mode::Enforce);
+    for (server, client, thief) in [(SERVER, CLIENT, THIEF), (SERVER6, CLIENT6, THIEF6)] {
+        bed.ingress(&syn(client, server, LIVE), Reason::Pinhole);
+        bed.ingress(&syn(thief, server, LIVE), Reason::NoPinhole);
+        // Outside the declared range a listener of the ftpd is guarded all the same (rule I1).
+        bed.ingress(&syn(client, server, OUTSIDE), Reason::Pinhole);
+        bed.ingress(&syn(thief, server, OUTSIDE), Reason::NoPinhole);
+    }
+}
+
+#[test]
+fn unused_ports_of_the_range_are_closed_i1() {
+    let bed = Bed::new(Mode::Enforce);
+    for (server, client) in [(SERVER, CLIENT), (SERVER6, CLIENT6)] {
+        bed.ingress(&syn(client, server, UNUSED), Reason::ClosedPort);
+        bed.ingress(&syn(client, server, 40_999), Reason::PortNotGuarded);
+        bed.ingress(&syn(client, server, 21), Reason::ControlPort);
+    }
+}
+
+#[test]
+fn routed_traffic_to_the_range_is_left_alone() {
+    let bed = Bed::new(Mode::Enforce);
+    bed.ingress(&syn(CLIENT, "192.0.2.77", UNUSED), Reason::NotOurAddress);
+    bed.ingress(&syn(CLIENT6, "2001:db8::77", UNUSED), Reason::NotOurAddress);
+}
+
+#[test]
+fn foreign_listeners_in_the_range_are_left_alone_i4() {
+    let bed = Bed::new(Mode::Enforce);
+    for (server, thief) in [(SERVER, THIEF), (SERVER6, THIEF6)] {
+        bed.ingress(&syn(thief, server, FOREIGN), Reason::ForeignListener);
+    }
+}
+
+#[test]
+fn a_listener_without_a_known_session_admits_control_peers_only_p4() {
+    let bed = Bed::new(Mode::Enforce);
+    for (server, client, thief) in [(SERVER, CLIENT, THIEF), (SERVER6, CLIENT6, THIEF6)] {
+        bed.ingress(&syn(client, server, UNKNOWN), Reason::ControlPeer);
+        bed.ingress(&syn(thief, server, UNKNOWN), Reason::NoPinhole);
+    }
+}
+
+#[test]
+fn only_syn_without_ack_is_judged_i3() {
+    let bed = Bed::new(Mode::Enforce);
+    for flags in 0_u8..=0xff {
+        let frame = tcp_frame(THIEF, SERVER, LIVE, flags, b"payload");
+        let opens = flags & 0x12 == 0x02;
+        for (program, pass, deny) in INGRESS {
+            let action = bed.run(program, &frame);
+            assert_eq!(
+                action,
+                if opens { deny } else { pass },
+                "flags {flags:#04x}"
+            );
+        }
+    }
+}
+
+#[test]
+fn options_tags_and_extension_headers_hide_nothing_i5() {
+    let bed = Bed::new(Mode::Enforce);
+    let dresses: Vec<(&str, fn(&str) -> Vec<u8>)> = vec![
+        ("ipv4 options", with_ipv4_options),
+        ("one VLAN tag", with_one_tag),
+        ("two VLAN tags", with_two_tags),
+        ("a first fragment", with_first_fragment),
+        ("TCP options", with_tcp_options),
+    ];
+    for (name, dress) in dresses {
+        println!("{name}");
+        bed.ingress(&dress(CLIENT), Reason::Pinhole);
+        bed.ingress(&dress(THIEF), Reason::NoPinhole);
+    }
+    for count in 1..=4 {
+        println!("{count} IPv6 extension headers");
+        bed.ingress(&with_extensions(CLIENT6, count), Reason::Pinhole);
+        bed.ingress(&with_extensions(THIEF6, count), Reason::NoPinhole);
+    }
+    println!("an IPv6 first fragment");
+    bed.ingress(&with_fragment6(CLIENT6, 0, SYN_HEADER), Reason::Pinhole);
+    bed.ingress(&with_fragment6(THIEF6, 0, SYN_HEADER), Reason::NoPinhole);
+}
+
+#[test]
+fn what_the_hook_cannot_follow_is_counted_and_left_to_the_kernel_i5() {
+    let bed = Bed::new(Mode::Enforce);
+    bed.ingress(&with_extensions(THIEF6, 5), Reason::TooDeep);
+    let three_tags = {
+        let mut frame = with_two_tags(THIEF);
+        let tag = frame[12..16].to_vec();
+        frame.splice(12..12, tag);
+        frame
+    };
+    bed.ingress(&three_tags, Reason::TooDeep);
+    let mut short_ihl = syn(THIEF, SERVER, LIVE);
+    short_ihl[14] = 0x44;
+    bed.ingress(&short_ihl, Reason::Malformed);
+    let mut wrong_version = syn(THIEF6, SERVER6, LIVE);
+    wrong_version[14] = 0x40;
+    bed.ingress(&wrong_version, Reason::Malformed);
+}
+
+#[test]
+fn a_frame_cut_anywhere_is_malformed_or_judged_alike() {
+    let bed = Bed::new(Mode::Enforce);
+    for (whole, flags_end) in [
+        (syn(THIEF, SERVER, LIVE), 14 + 20 + 14),
+        (syn(THIEF6, SERVER6, LIVE), 14 + 40 + 14),
+        (with_extensions(THIEF6, 2), 14 + 40 + 16 + 14),
+    ] {
+        // TEST_RUN wants an Ethernet header.
+        for length in 14..whole.len() {
+            let reason = if length < flags_end {
+                Reason::Malformed
+            } else {
+                Reason::NoPinhole
+            };
+            bed.xdp(&whole[..length], reason);
+        }
+    }
+}
+
+#[test]
+fn fragments_that_hide_or_overwrite_flags_are_dropped_i5() {
+    let bed = Bed::new(Mode::Enforce);
+    // RFC 1858 section 3: a first fragment of eight bytes, and the second one at offset eight.
+    bed.ingress(
+        &with_fragment4(THIEF, 0, &SYN_HEADER[..8]),
+        Reason::TinyFragment,
+    );
+    bed.ingress(
+        &with_fragment4(THIEF, 1, &SYN_HEADER[..8]),
+        Reason::TinyFragment,
+    );
+    bed.ingress(
+        &with_fragment6(THIEF6, 0, &SYN_HEADER[..8]),
+        Reason::TinyFragment,
+    );
+    bed.ingress(
+        &with_fragment6(THIEF6, 1, &SYN_HEADER[..8]),
+        Reason::TinyFragment,
+    );
+    // Later fragments carry no header and are not judged.
+    bed.uncounted(&with_fragment4(THIEF, 2, &SYN_HEADER[..8]));
+    bed.uncounted(&with_fragment6(THIEF6, 2, &SYN_HEADER[..8]));
+}
+
+#[test]
+fn other_protocols_are_not_judged() {
+    let bed = Bed::new(Mode::Enforce);
+    bed.uncounted(&udp_frame(THIEF, LIVE));
+    let mut arp = vec![0_u8; 60];
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    bed.uncounted(&arp);
+}
+
+#[test]
+fn monitor_mode_counts_the_denial_and_lets_pass_m1() {
+    let bed = Bed::new(Mode::Monitor);
+    let before = bed.count(Reason::NoPinhole);
+    for (program, pass, _) in INGRESS {
+        assert_eq!(bed.run(program, &syn(THIEF, SERVER, LIVE)), pass);
+    }
+    assert_eq!(bed.count(Reason::NoPinhole), before + 2);
+    let before = bed.count(Reason::DataToStranger);
+    let (program, pass, _) = EGRESS;
+    assert_eq!(bed.run(program, &data_syn(SERVER, 20, THIEF, 5000)), pass);
+    assert_eq!(bed.count(Reason::DataToStranger), before + 1);
+}
+
+#[test]
+fn data_connections_leave_for_clients_only_o1_o2() {
+    let bed = Bed::new(Mode::Enforce);
+    for (server, client, thief) in [(SERVER, CLIENT, THIEF), (SERVER6, CLIENT6, THIEF6)] {
+        bed.egress(&data_syn(server, 20, client, 5000), Reason::DataToPeer);
+        bed.egress(&data_syn(server, 20, thief, 5000), Reason::DataToStranger);
+        bed.egress(&data_syn(server, 20, client, 25), Reason::DataToLowPort);
+        // The client's control connection comes from port 1000: RFC 959 section 3.2.
+        bed.egress(&data_syn(server, 20, client, 1000), Reason::DataToPeer);
+        bed.egress(&data_syn(server, 20, client, 7070), Reason::DataBarred);
+    }
+    bed.egress(
+        &data_syn(SERVER, 20, "203.0.113.200", 389),
+        Reason::DataListed,
+    );
+    // Other software's connections are not judged.
+    let before = bed.counters();
+    let (program, pass, _) = EGRESS;
+    assert_eq!(bed.run(program, &data_syn(SERVER, 40_000, THIEF, 25)), pass);
+    assert_eq!(bed.counters(), before);
+}
+
+#[test]
+fn a_denial_is_an_event_within_the_budget_and_counted_beyond() {
+    use ftpguard_common::{event::Event, verdict::Incident};
+    let mut bed = Bed::new(Mode::Enforce);
+    let mut events = bed.kernel.take_events().unwrap();
+    bed.kernel.maps.refill_event_budget(3).unwrap();
+    // One run is on one CPU from start to end, and so is its budget.
+    bed.kernel
+        .test_run("guard_ingress", &syn(THIEF, SERVER, LIVE), 10)
+        .unwrap();
+    let mut reported = 0;
+    while let Some(item) = events.next() {
+        let event: Event = bytemuck::pod_read_unaligned(&item);
+        assert_eq!(event.reason, Reason::NoPinhole as u32);
+        assert_eq!(event.remote, address(THIEF));
+        assert_eq!(event.local, address(SERVER));
+        assert_eq!(event.local_port.number(), LIVE);
+        reported += 1;
+    }
+    assert_eq!(reported, 3);
+    let counters = bed.kernel.maps.counters().unwrap();
+    assert_eq!(counters.incident(Incident::EventSuppressed), 7);
+}
+
+/// The loaded programs, with maps as a running ftpd would leave them.
+struct Bed {
+    kernel: Kernel,
+}
+
+impl Bed {
+    fn new(mode: Mode) -> Self {
+        Self { kernel: load(mode) }
+    }
+
+    fn run(&self, program: &str, frame: &[u8]) -> u32 {
+        self.kernel
+            .test_run(program, frame, 1)
+            .unwrap()
+            .return_value
+    }
+
+    fn count(&self, reason: Reason) -> u64 {
+        self.kernel.maps.counters().unwrap().reason(reason)
+    }
+
+    fn counters(&self) -> Vec<u64> {
+        let counters = self.kernel.maps.counters().unwrap();
+        Reason::ALL
+            .iter()
+            .map(|reason| counters.reason(*reason))
+            .collect()
+    }
+
+    /// Both ingress programs decide so, and count just this reason.
+    fn ingress(&self, frame: &[u8], reason: Reason) {
+        for (program, pass, deny) in INGRESS {
+            self.check(program, frame, reason, pass, deny);
+        }
+    }
+
+    fn xdp(&self, frame: &[u8], reason: Reason) {
+        let (program, pass, deny) = INGRESS[0];
+        self.check(program, frame, reason, pass, deny);
+    }
+
+    fn egress(&self, frame: &[u8], reason: Reason) {
+        let (program, pass, deny) = EGRESS;
+        self.check(program, frame, reason, pass, deny);
+    }
+
+    fn check(&self, program: &str, frame: &[u8], reason: Reason, pass: u32, deny: u32) {
+        let mut expected = self.counters();
+        expected[reason as usize] += 1;
+        let action = self.run(program, frame);
+        let wanted = match reason.verdict() {
+            Verdict::Pass => pass,
+            Verdict::Deny => deny,
+        };
+        assert_eq!(action, wanted, "{program} on {}", reason.label());
+        let counted = self.counters();
+        for (place, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(
+                counted[place],
+                expected[place],
+                "{program}: counter {}",
+                reason.label()
+            );
+        }
+    }
+
+    /// Both ingress programs pass the frame and count nothing.
+    fn uncounted(&self, frame: &[u8]) {
+        let before = self.counters();
+        for (program, pass, _) in INGRESS {
+            assert_eq!(self.run(program, frame), pass);
+        }
+        assert_eq!(self.counters(), before);
+    }
+}
