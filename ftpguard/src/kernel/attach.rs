@@ -104,7 +104,9 @@ impl Kernel {
     pub fn attach_connect(&mut self) -> Result<(), KernelError> {
         for program in ["guard_connect4", "guard_connect6"] {
             let hook: &mut CgroupSockAddr = find(&mut self.ebpf, program)?;
-            hook.attach(&self.cgroup, CgroupAttachMode::AllowMultiple)
+            // A cgroup link takes no flags; it always shares the hook with others
+            // (cgroup_bpf_link_attach() in kernel/bpf/cgroup.c).
+            hook.attach(&self.cgroup, CgroupAttachMode::Single)
                 .map_err(refused(program))?;
         }
         Ok(())
