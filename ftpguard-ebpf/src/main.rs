@@ -16,6 +16,8 @@
 #![feature(asm_experimental_arch)]
 
 mod access;
+#[cfg(feature = "bench")]
+mod bench;
 mod connect;
 mod egress;
 mod ingress;

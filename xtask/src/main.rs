@@ -1,3 +1,57 @@
-//! `cargo xtask`: builds and proves ftpguard.
+//! `cargo xtask`: builds and proves ftpguard. One file for each subcommand.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod build;
+mod check;
+mod exec;
+mod measure;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds and proves ftpguard.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing on this machine to build and test ftpguard
+    Setup,
+    /// Build the release binary, target/release/ftpguard
+    Build,
+    /// Check the format, and lint both the host's code and the kernel side
+    Check,
+    /// Run everything: setup, check, unit tests, program runs in the kernel, end-to-end tests
+    Test(test::Arguments),
+    /// Show ftpguard at work in a sandbox; with arguments, run ftpguard itself on this host
+    Run(run::Arguments),
+    /// Measure data connections with the guard off, with socket tracking and with text tracking
+    Measure(measure::Arguments),
+    /// The part of `run` that needs root
+    #[command(hide = true)]
+    Demo(run::Demo),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Setup => setup::setup().map(|()| ExitCode::SUCCESS),
+        Task::Build => build::build().map(|_| ExitCode::SUCCESS),
+        Task::Check => Ok(check::check()),
+        Task::Test(arguments) => test::test(&arguments),
+        Task::Run(arguments) => run::run(&arguments),
+        Task::Measure(arguments) => measure::measure(&arguments),
+        Task::Demo(arguments) => run::demo(&arguments),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

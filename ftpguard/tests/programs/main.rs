@@ -3,39 +3,23 @@
 //! One frame goes in; the action and the counter of exactly one reason come out. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod bed;
+mod frames;
 
-use etherparse::{
-    IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, Ipv6FragmentHeader, Ipv6Header,
-    Ipv6RawExtHeader, PacketBuilder, TcpHeader, VlanId, ip_number,
+use bed::{
+    CLIENT, CLIENT6, FOREIGN, LIVE, OUTSIDE, SERVER, SERVER6, THIEF, THIEF6, UNKNOWN, UNUSED,
+    address, load,
 };
-use ftpguard::kernel::{Destination, Kernel, Maps, Settings};
+use frames::{
+    SYN_HEADER, data_syn, syn, tcp_frame, udp_frame, with_extensions, with_first_fragment,
+    with_fragment4, with_fragment6, with_ipv4_options, with_one_tag, with_tcp_options,
+    with_two_tags,
+};
+use ftpguard::kernel::Kernel;
 use ftpguard_common::{
-    abi::{
-        Active, Admission, Barred, Endpoint, Listener, Mode, Origin, Peer, Pinhole, PinholeKey,
-        Policy, SessionKey, Tracking, port_word,
-    },
-    net::{Address, Port},
+    abi::Mode,
     verdict::{Reason, Verdict},
 };
-
-const SERVER: &str = "192.0.2.1";
-const CLIENT: &str = "198.51.100.7";
-const THIEF: &str = "203.0.113.9";
-const SERVER6: &str = "2001:db8::1";
-const CLIENT6: &str = "2001:db8:1::7";
-const THIEF6: &str = "2001:db8:2::9";
-
-/// A live port of the ftpd with a pinhole for the client, inside the declared range.
-const LIVE: u16 = 30_001;
-/// A port of the range without a listener.
-const UNUSED: u16 = 30_002;
-/// A port of the range where other software listens.
-const FOREIGN: u16 = 30_003;
-/// A listener of the ftpd outside the range.
-const OUTSIDE: u16 = 41_000;
-/// A listener on the wildcard address, whose session is not known.
-const UNKNOWN: u16 = 30_004;
 
 const INGRESS: [(&str, u32, u32); 2] = [
     // Program, action for pass, action for deny: XDP_PASS and XDP_DROP, TC_ACT_UNSPEC and
@@ -200,13 +184,7 @@ fn fragments_that_hide_or_overwrite_flags_are_dropped_i5() {
 #[test]
 fn other_protocols_are_not_judged() {
     let bed = Bed::new(Mode::Enforce);
-    let mut udp = Vec::new();
-    PacketBuilder::ethernet2([2; 6], [4; 6])
-        .ipv4(v4(THIEF).octets(), v4(SERVER).octets(), 64)
-        .udp(5000, LIVE)
-        .write(&mut udp, b"data")
-        .unwrap();
-    bed.uncounted(&udp);
+    bed.uncounted(&udp_frame(THIEF, LIVE));
     let mut arp = vec![0_u8; 60];
     arp[12..14].copy_from_slice(&[0x08, 0x06]);
     bed.uncounted(&arp);
@@ -279,35 +257,7 @@ struct Bed {
 
 impl Bed {
     fn new(mode: Mode) -> Self {
-        assert!(
-            nix::unistd::geteuid().is_root(),
-            "these tests load BPF programs: run them as root"
-        );
-        let host = ftpguard::preflight::check(&["lo".to_owned()], None).unwrap();
-        let settings = Settings {
-            policy: Policy {
-                mode: mode as u32,
-                tracking: Tracking::Socket as u32,
-                active: Active::Client as u32,
-                uses: 1,
-                serving_age: 1_000_000_000,
-                barred_age: 60_000_000_000,
-            },
-            control_ports: vec![21],
-            passive_ports: Some(30_000..=30_999),
-            data_source_ports: vec![20],
-            exceptions: vec![Destination {
-                address: address("203.0.113.192"),
-                prefix: 96 + 26,
-                port: Some(389),
-            }],
-            cgroup: host.cgroup,
-        };
-        let mut kernel = Kernel::load(&settings).unwrap();
-        for (server, client) in [(SERVER, CLIENT), (SERVER6, CLIENT6)] {
-            open(&mut kernel.maps, address(server), address(client));
-        }
-        Self { kernel }
+        Self { kernel: load(mode) }
     }
 
     fn run(&self, program: &str, frame: &[u8]) -> u32 {
@@ -375,289 +325,3 @@ impl Bed {
         assert_eq!(self.counters(), before);
     }
 }
-
-/// Writes what the socket observer would have written for one client.
-fn open(maps: &mut Maps, server: Address, client: Address) {
-    maps.addresses.insert(server, 1, 0).unwrap();
-    let session = SessionKey {
-        client,
-        server,
-        client_port: Port::new(1000),
-        server_port: Port::new(21),
-    };
-    maps.sessions
-        .insert(
-            session,
-            ftpguard_common::abi::Session {
-                id: 7,
-                opened_at: 0,
-                pinhole: session.pinhole(Port::new(LIVE)),
-                active_port: Port::NONE,
-                flags: 0,
-            },
-            0,
-        )
-        .unwrap();
-    for control_port in [Port::new(21), Port::NONE] {
-        let peer = Peer {
-            client,
-            control_port,
-            pad: 0,
-        };
-        maps.peers.insert(peer, 1, 0).unwrap();
-    }
-    for port in [LIVE, OUTSIDE] {
-        let key = session.pinhole(Port::new(port));
-        let pinhole = Pinhole {
-            session: 7,
-            made_at: 0,
-            uses: 1,
-            origin: Origin::Exact as u32,
-            client_port: session.client_port,
-            server_port: session.server_port,
-            pad: 0,
-        };
-        maps.pinholes.insert(key, pinhole, 0).unwrap();
-        listen(
-            maps,
-            Endpoint::new(server, Port::new(port)),
-            21,
-            Admission::Pinhole,
-        );
-    }
-    let wildcard = |port| Endpoint::new(Address::WILDCARD, Port::new(port));
-    listen(maps, wildcard(FOREIGN), 0, Admission::Pinhole);
-    listen(maps, wildcard(UNKNOWN), 21, Admission::ControlPeer);
-    let barred = Barred {
-        address: client,
-        port: Port::new(7070),
-        pad: 0,
-    };
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
-    let now = std::time::Duration::from(now);
-    maps.barred
-        .insert(barred, u64::try_from(now.as_nanos()).unwrap(), 0)
-        .unwrap();
-}
-
-fn listen(maps: &mut Maps, endpoint: Endpoint, control_port: u16, admission: Admission) {
-    let control_port = Port::new(control_port);
-    let listener = Listener {
-        session: 0,
-        pinhole: PinholeKey::NONE,
-        tgid: 0,
-        control_port,
-        admission: admission as u16,
-        sockets: 1,
-    };
-    maps.listeners.insert(endpoint, listener, 0).unwrap();
-    let hint = if control_port == Port::NONE {
-        port_word::ONE_FOREIGN
-    } else {
-        port_word::ONE_GUARDED
-    };
-    maps.add_port_role(endpoint.port.number(), hint).unwrap();
-}
-
-fn address(text: &str) -> Address {
-    text.parse::<IpAddr>().unwrap().into()
-}
-
-fn v4(text: &str) -> Ipv4Addr {
-    text.parse().unwrap()
-}
-
-fn v6(text: &str) -> Ipv6Addr {
-    text.parse().unwrap()
-}
-
-/// An address of the other family of this test's constants.
-fn server_for(client: &str) -> &'static str {
-    if client.contains(':') {
-        SERVER6
-    } else {
-        SERVER
-    }
-}
-
-fn syn(client: &str, server: &str, port: u16) -> Vec<u8> {
-    tcp_frame(client, server, port, 0x02, b"")
-}
-
-fn data_syn(server: &str, source_port: u16, client: &str, port: u16) -> Vec<u8> {
-    frame(server, client, &tcp(source_port, port, 0x02), b"")
-}
-
-fn tcp_frame(client: &str, server: &str, port: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
-    frame(client, server, &tcp(50_000, port, flags), payload)
-}
-
-fn tcp(source: u16, destination: u16, flags: u8) -> TcpHeader {
-    let mut header = TcpHeader::new(source, destination, 1, 1024);
-    header.fin = flags & 0x01 != 0;
-    header.syn = flags & 0x02 != 0;
-    header.rst = flags & 0x04 != 0;
-    header.psh = flags & 0x08 != 0;
-    header.ack = flags & 0x10 != 0;
-    header.urg = flags & 0x20 != 0;
-    header.ece = flags & 0x40 != 0;
-    header.cwr = flags & 0x80 != 0;
-    header
-}
-
-fn frame(source: &str, destination: &str, header: &TcpHeader, payload: &[u8]) -> Vec<u8> {
-    let ethernet = PacketBuilder::ethernet2([2; 6], [4; 6]);
-    let step = if source.contains(':') {
-        ethernet.ipv6(v6(source).octets(), v6(destination).octets(), 64)
-    } else {
-        ethernet.ipv4(v4(source).octets(), v4(destination).octets(), 64)
-    };
-    let mut frame = Vec::new();
-    step.tcp_header(header.clone())
-        .write(&mut frame, payload)
-        .unwrap();
-    frame
-}
-
-/// A SYN's TCP header to the live port, in bytes.
-const SYN_HEADER: &[u8] = &[
-    0xc3, 0x50, 0x75, 0x31, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0x04, 0, 0, 0, 0, 0,
-];
-
-fn ethernet(ethertype: u16, rest: &[u8]) -> Vec<u8> {
-    let mut frame = vec![2, 2, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4];
-    frame.extend(ethertype.to_be_bytes());
-    frame.extend(rest);
-    frame
-}
-
-fn ipv4_frame(client: &str, change: impl FnOnce(&mut Ipv4Header), payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(payload.len()).unwrap();
-    let mut header = Ipv4Header::new(
-        length,
-        64,
-        ip_number::TCP,
-        v4(client).octets(),
-        v4(SERVER).octets(),
-    )
-    .unwrap();
-    change(&mut header);
-    let mut packet = Vec::new();
-    header.write(&mut packet).unwrap();
-    packet.extend(payload);
-    ethernet(0x0800, &packet)
-}
-
-fn with_ipv4_options(client: &str) -> Vec<u8> {
-    ipv4_frame(
-        client,
-        |header| header.options = Ipv4Options::try_from(&[1_u8; 40][..]).unwrap(),
-        SYN_HEADER,
-    )
-    .tap(|frame| {
-        // etherparse counts the payload only; the options lengthen the packet.
-        let total = u16::try_from(frame.len() - 14).unwrap();
-        frame[16..18].copy_from_slice(&total.to_be_bytes());
-    })
-}
-
-fn with_tcp_options(client: &str) -> Vec<u8> {
-    let mut header = tcp(50_000, LIVE, 0x02);
-    header.set_options_raw(&[1; 40]).unwrap();
-    frame(client, server_for(client), &header, b"fast open data")
-}
-
-fn with_one_tag(client: &str) -> Vec<u8> {
-    // A priority tag, VID 0, reaches an untagged interface.
-    let mut tagged = Vec::new();
-    PacketBuilder::ethernet2([2; 6], [4; 6])
-        .single_vlan(VlanId::ZERO)
-        .ipv4(v4(client).octets(), v4(SERVER).octets(), 64)
-        .tcp_header(tcp(50_000, LIVE, 0x02))
-        .write(&mut tagged, b"")
-        .unwrap();
-    tagged
-}
-
-fn with_two_tags(client: &str) -> Vec<u8> {
-    let mut tagged = Vec::new();
-    PacketBuilder::ethernet2([2; 6], [4; 6])
-        .double_vlan(VlanId::ZERO, VlanId::ZERO)
-        .ipv4(v4(client).octets(), v4(SERVER).octets(), 64)
-        .tcp_header(tcp(50_000, LIVE, 0x02))
-        .write(&mut tagged, b"")
-        .unwrap();
-    tagged
-}
-
-fn with_first_fragment(client: &str) -> Vec<u8> {
-    with_fragment4(client, 0, SYN_HEADER)
-}
-
-/// A fragment at `units` of eight bytes, with more to follow.
-fn with_fragment4(client: &str, units: u16, payload: &[u8]) -> Vec<u8> {
-    ipv4_frame(
-        client,
-        |header| {
-            header.more_fragments = true;
-            header.dont_fragment = false;
-            header.fragment_offset = IpFragOffset::try_new(units).unwrap();
-        },
-        payload,
-    )
-}
-
-fn ipv6_frame(client: &str, next: IpNumber, payload: &[u8]) -> Vec<u8> {
-    let header = Ipv6Header {
-        payload_length: u16::try_from(payload.len()).unwrap(),
-        next_header: next,
-        hop_limit: 64,
-        source: v6(client).octets(),
-        destination: v6(SERVER6).octets(),
-        ..Default::default()
-    };
-    let mut packet = Vec::new();
-    header.write(&mut packet).unwrap();
-    packet.extend(payload);
-    ethernet(0x86dd, &packet)
-}
-
-/// `count` destination options headers of eight bytes before the TCP header.
-fn with_extensions(client: &str, count: usize) -> Vec<u8> {
-    let mut payload = Vec::new();
-    for left in (0..count).rev() {
-        let next = if left == 0 {
-            ip_number::TCP
-        } else {
-            ip_number::IPV6_DEST_OPTIONS
-        };
-        Ipv6RawExtHeader::new_raw(next, &[1, 4, 0, 0, 0, 0])
-            .unwrap()
-            .write(&mut payload)
-            .unwrap();
-    }
-    payload.extend(SYN_HEADER);
-    ipv6_frame(client, ip_number::IPV6_DEST_OPTIONS, &payload)
-}
-
-fn with_fragment6(client: &str, units: u16, payload: &[u8]) -> Vec<u8> {
-    let fragment = Ipv6FragmentHeader::new(
-        ip_number::TCP,
-        IpFragOffset::try_new(units).unwrap(),
-        true,
-        9,
-    );
-    let mut whole = Vec::new();
-    fragment.write(&mut whole).unwrap();
-    whole.extend(payload);
-    ipv6_frame(client, ip_number::IPV6_FRAGMENTATION_HEADER, &whole)
-}
-
-trait Tap: Sized {
-    fn tap(mut self, change: impl FnOnce(&mut Self)) -> Self {
-        change(&mut self);
-        self
-    }
-}
-
-impl Tap for Vec<u8> {}

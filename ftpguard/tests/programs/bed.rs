@@ -1,0 +1,151 @@
+//! The loaded programs, with maps as a running ftpd would leave them.
+
+use std::{net::IpAddr, time::Duration};
+
+use ftpguard::kernel::{Destination, Kernel, Maps, Settings};
+use ftpguard_common::{
+    abi::{
+        Active, Admission, Barred, Endpoint, Listener, Mode, Origin, Peer, Pinhole, PinholeKey,
+        Policy, Session, SessionKey, Tracking, port_word,
+    },
+    net::{Address, Port},
+};
+use nix::time::{ClockId, clock_gettime};
+
+pub(crate) const SERVER: &str = "192.0.2.1";
+pub(crate) const CLIENT: &str = "198.51.100.7";
+pub(crate) const THIEF: &str = "203.0.113.9";
+pub(crate) const SERVER6: &str = "2001:db8::1";
+pub(crate) const CLIENT6: &str = "2001:db8:1::7";
+pub(crate) const THIEF6: &str = "2001:db8:2::9";
+
+/// A live port of the ftpd with a pinhole for the client, inside the declared range.
+pub(crate) const LIVE: u16 = 30_001;
+/// A port of the range without a listener.
+pub(crate) const UNUSED: u16 = 30_002;
+/// A port of the range where other software listens.
+pub(crate) const FOREIGN: u16 = 30_003;
+/// A listener of the ftpd outside the range.
+pub(crate) const OUTSIDE: u16 = 41_000;
+/// A listener on the wildcard address, whose session is not known.
+pub(crate) const UNKNOWN: u16 = 30_004;
+
+/// Loads the programs and fills their maps.
+pub(crate) fn load(mode: Mode) -> Kernel {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "these tests load BPF programs: run them as root"
+    );
+    let host = ftpguard::preflight::check(&["lo".to_owned()], None).unwrap();
+    let settings = Settings {
+        policy: Policy {
+            mode: mode as u32,
+            tracking: Tracking::Socket as u32,
+            active: Active::Client as u32,
+            uses: 1,
+            serving_age: 1_000_000_000,
+            barred_age: 60_000_000_000,
+        },
+        control_ports: vec![21],
+        passive_ports: Some(30_000..=30_999),
+        data_source_ports: vec![20],
+        exceptions: vec![Destination {
+            address: address("203.0.113.192"),
+            prefix: 96 + 26,
+            port: Some(389),
+        }],
+        cgroup: host.cgroup,
+    };
+    let mut kernel = Kernel::load(&settings).unwrap();
+    for (server, client) in [(SERVER, CLIENT), (SERVER6, CLIENT6)] {
+        open(&mut kernel.maps, address(server), address(client));
+    }
+    kernel
+}
+
+/// Writes what the socket observer would have written for one client.
+fn open(maps: &mut Maps, server: Address, client: Address) {
+    maps.addresses.insert(server, 1, 0).unwrap();
+    let session = SessionKey {
+        client,
+        server,
+        client_port: Port::new(1000),
+        server_port: Port::new(21),
+    };
+    maps.sessions
+        .insert(
+            session,
+            Session {
+                id: 7,
+                opened_at: 0,
+                pinhole: session.pinhole(Port::new(LIVE)),
+                active_port: Port::NONE,
+                flags: 0,
+            },
+            0,
+        )
+        .unwrap();
+    for control_port in [Port::new(21), Port::NONE] {
+        let peer = Peer {
+            client,
+            control_port,
+            pad: 0,
+        };
+        maps.peers.insert(peer, 1, 0).unwrap();
+    }
+    for port in [LIVE, OUTSIDE] {
+        let key = session.pinhole(Port::new(port));
+        let pinhole = Pinhole {
+            session: 7,
+            made_at: 0,
+            uses: 1,
+            origin: Origin::Exact as u32,
+            client_port: session.client_port,
+            server_port: session.server_port,
+            pad: 0,
+        };
+        maps.pinholes.insert(key, pinhole, 0).unwrap();
+        listen(
+            maps,
+            Endpoint::new(server, Port::new(port)),
+            21,
+            Admission::Pinhole,
+        );
+    }
+    let wildcard = |port| Endpoint::new(Address::WILDCARD, Port::new(port));
+    listen(maps, wildcard(FOREIGN), 0, Admission::Pinhole);
+    listen(maps, wildcard(UNKNOWN), 21, Admission::ControlPeer);
+    let barred = Barred {
+        address: client,
+        port: Port::new(7070),
+        pad: 0,
+    };
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
+    let now = Duration::from(now);
+    maps.barred
+        .insert(barred, u64::try_from(now.as_nanos()).unwrap(), 0)
+        .unwrap();
+}
+
+fn listen(maps: &mut Maps, endpoint: Endpoint, control_port: u16, admission: Admission) {
+    let control_port = Port::new(control_port);
+    let listener = Listener {
+        session: 0,
+        pinhole: PinholeKey::NONE,
+        tgid: 0,
+        control_port,
+        admission: admission as u16,
+        sockets: 1,
+    };
+    maps.listeners.insert(endpoint, listener, 0).unwrap();
+    let hint = if control_port == Port::NONE {
+        port_word::ONE_FOREIGN
+    } else {
+        port_word::ONE_GUARDED
+    };
+    maps.add_port_role(endpoint.port.number(), hint).unwrap();
+}
+
+pub(crate) fn address(text: &str) -> Address {
+    text.parse::<IpAddr>().unwrap().into()
+}

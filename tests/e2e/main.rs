@@ -1,0 +1,17 @@
+//! End to end: a real vsftpd, real clients and real attackers, with the guard off and on.
+//!
+//! Run by `cargo xtask test`, as root and one at a time. Without root, BPF or the binary these
+//! tests fail and say so; none is skipped. Rule ids (I1, O4, K2, ...) are those of the threat
+//! model in `docs/`.
+#![expect(
+    clippy::tests_outside_test_module,
+    reason = "the whole target is tests"
+)]
+
+mod active;
+mod help;
+mod lifecycle;
+mod passive;
+mod refusals;
+mod stage;
+mod text;

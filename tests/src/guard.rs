@@ -1,0 +1,258 @@
+//! The guard itself, run as its users run it.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use ftpguard_common::verdict::Reason;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::{
+    ftpd::CONTROL_PORT,
+    process::{Finished, Process},
+    sandbox::{INTERFACE, Sandbox},
+};
+
+/// The environment variable that names the binary to test.
+pub const BINARY: &str = "FTPGUARD_BIN";
+
+/// How long the guard may take until it says that it is ready.
+const READY: Duration = Duration::from_secs(20);
+/// How long a command that is to end by itself may take.
+const SHORT: Duration = Duration::from_secs(20);
+
+/// What `ftpguard run` is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The binary; by default [`binary`].
+    pub binary: PathBuf,
+    /// `--mode`
+    pub mode: &'static str,
+    /// `--tracking`
+    pub tracking: &'static str,
+    /// `--xdp-mode`
+    pub xdp_mode: &'static str,
+    /// `--passive-ports`, none for listeners only.
+    pub passive_ports: Option<RangeInclusive<u16>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            binary: binary(),
+            mode: "enforce",
+            tracking: "socket",
+            xdp_mode: "auto",
+            passive_ports: Some(50_000..=50_031),
+        }
+    }
+}
+
+/// A running guard. It is asked to end, and waited for, when this value is dropped.
+#[derive(Debug)]
+pub struct Guard {
+    process: Process,
+    binary: PathBuf,
+    runtime: PathBuf,
+    ready: String,
+    started_in: Duration,
+}
+
+/// A guard that has ended.
+#[derive(Debug)]
+pub struct Stopped {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// How long it took from the signal on.
+    pub took: Duration,
+    /// Its last line of standard output: the totals.
+    pub totals: Value,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+impl Guard {
+    /// Starts the guard on the sandbox's server, and waits until it is ready.
+    pub fn start(sandbox: &Sandbox, options: &Options) -> Result<Self> {
+        let begun = Instant::now();
+        let runtime = folder(sandbox, "guard")?;
+        let mut command = Command::new(&options.binary);
+        command.args(["run", "--json", "--iface", INTERFACE]);
+        command.args(["--control-port", &CONTROL_PORT.to_string()]);
+        if let Some(ports) = &options.passive_ports {
+            let ports = format!("{}-{}", ports.start(), ports.end());
+            command.args(["--passive-ports", &ports]);
+        }
+        command.arg("--cgroup").arg(sandbox.ftpd_cgroup().path());
+        command.arg("--runtime-dir").arg(&runtime);
+        command.args(["--mode", options.mode, "--tracking", options.tracking]);
+        command.args(["--xdp-mode", options.xdp_mode]);
+        let mut process = sandbox.server().spawn(&mut command)?;
+        let ready =
+            process.wait_for_line("ready line", READY, |line| line.starts_with("ready:"))?;
+        Ok(Self {
+            process,
+            binary: options.binary.clone(),
+            runtime,
+            ready,
+            started_in: begun.elapsed(),
+        })
+    }
+
+    /// Runs `ftpguard` on the sandbox's server with arguments that make it end by itself.
+    pub fn run(sandbox: &Sandbox, arguments: &[OsString]) -> Result<Finished> {
+        let mut command = Command::new(binary());
+        command.args(arguments);
+        sandbox.server().run(&mut command, SHORT)
+    }
+
+    /// The line that said that it is ready.
+    #[must_use]
+    pub fn ready(&self) -> &str {
+        &self.ready
+    }
+
+    /// How long it took to be ready.
+    #[must_use]
+    pub fn started_in(&self) -> Duration {
+        self.started_in
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Its `--runtime-dir`.
+    #[must_use]
+    pub fn runtime_dir(&self) -> &Path {
+        &self.runtime
+    }
+
+    /// Everything it wrote so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// The events so far: the lines of standard output that are JSON objects.
+    #[must_use]
+    pub fn events(&self) -> Vec<Value> {
+        self.process
+            .output()
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .filter(Value::is_object)
+            .collect()
+    }
+
+    /// Waits for an event that `wanted` accepts.
+    pub fn wait_for_event(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let deadline = Instant::now() + Duration::from_secs(3);
+        loop {
+            if let Some(event) = self.events().into_iter().find(&wanted) {
+                return Ok(event);
+            }
+            if Instant::now() > deadline {
+                bail!("no event {what}; the guard's output:\n{}", self.log());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What `ftpguard status --json` says.
+    pub fn status(&self) -> Result<Value> {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["status", "--json", "--runtime-dir"])
+            .arg(&self.runtime);
+        let finished = Process::spawn(&mut command)?
+            .wait(SHORT)?
+            .success("ftpguard status")?;
+        serde_json::from_str(&finished.stdout)
+            .with_context(|| format!("status is not JSON:\n{}", finished.stdout))
+    }
+
+    /// How often this reason was counted, as [`Guard::status`] says, which leaves out zeros.
+    pub fn counter(&self, reason: Reason) -> Result<u64> {
+        let status = self.status()?;
+        let verdicts = status
+            .get("verdicts")
+            .and_then(Value::as_array)
+            .with_context(|| format!("no verdicts in\n{status:#}"))?;
+        Ok(verdicts
+            .iter()
+            .find(|verdict| verdict["name"] == reason.label())
+            .and_then(|verdict| verdict["count"].as_u64())
+            .unwrap_or_default())
+    }
+
+    /// Waits until the counter is at least `count`, and returns it.
+    pub fn wait_for_counter(&self, reason: Reason, count: u64) -> Result<u64> {
+        let deadline = Instant::now() + Duration::from_secs(3);
+        loop {
+            let now = self.counter(reason)?;
+            if now >= count {
+                return Ok(now);
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "{} is {now}, not {count}; the guard's output:\n{}",
+                    reason.label(),
+                    self.log()
+                );
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Sends the signal and waits for the end.
+    pub fn stop(self, signal: Signal) -> Result<Stopped> {
+        let begun = Instant::now();
+        let finished = self.process.stop(signal)?;
+        let totals = finished
+            .stdout
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .find(|line| line["event"] == "totals")
+            .with_context(|| format!("no totals; the guard's output:\n{}", finished.stdout))?;
+        Ok(Stopped {
+            status: finished.status,
+            took: begun.elapsed(),
+            totals,
+            stderr: finished.stderr,
+        })
+    }
+}
+
+/// The binary to test: what [`BINARY`] says, else the release build of this workspace.
+#[must_use]
+pub fn binary() -> PathBuf {
+    if let Some(path) = env::var_os(BINARY) {
+        return path.into();
+    }
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    target.join("release/ftpguard")
+}
+
+/// A new folder in the sandbox.
+pub fn folder(sandbox: &Sandbox, name: &str) -> Result<PathBuf> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = sandbox.folder().join(format!("{name}-{number}"));
+    fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
+    Ok(path)
+}
