@@ -20,7 +20,11 @@ use crate::kernel::Kernel;
 const MAX_ROUNDS: usize = 5;
 
 /// Adopts what is open already. Gives the sessions that were adopted, with their ids.
-pub fn adopt(kernel: &mut Kernel, reader: &Reader, rules: &Rules) -> Result<Vec<(u64, SessionKey)>> {
+pub fn adopt(
+    kernel: &mut Kernel,
+    reader: &Reader,
+    rules: &Rules,
+) -> Result<Vec<(u64, SessionKey)>> {
     let mut sessions = Vec::new();
     for round in 1..=MAX_ROUNDS {
         let snapshot = reader.read().context("reading open sockets from /proc")?;

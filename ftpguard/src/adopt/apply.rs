@@ -1,13 +1,13 @@
 //! Writing what was decided, next to what the kernel side writes at the same time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use ftpguard_common::{
     abi::{Peer, SessionKey, port_word},
     net::Port,
 };
 
-use super::decide::Plan;
+use super::decide::{KnownSessions, Plan};
 use crate::kernel::{Kernel, KernelError, Maps};
 
 /// What one round added.
@@ -21,7 +21,7 @@ pub struct Applied {
 
 /// The sessions that the maps hold, with their ids.
 #[must_use]
-pub fn known_sessions(kernel: &Kernel) -> HashMap<SessionKey, u64> {
+pub fn known_sessions(kernel: &Kernel) -> KnownSessions {
     Maps::entries(&kernel.maps.sessions)
         .into_iter()
         .map(|(key, session)| (key, session.id))
@@ -75,7 +75,6 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
     }
     Ok(applied)
 }
-
 
 /// Takes back adopted sessions that closed between being read and being written: nobody else
 /// would. `plan` is that of the last round, which added nothing.

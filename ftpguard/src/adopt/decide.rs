@@ -27,6 +27,9 @@ pub struct Rules {
     pub now: u64,
 }
 
+/// Sessions that the kernel side has seen open, with their ids.
+pub type KnownSessions = HashMap<SessionKey, u64>;
+
 /// What is to be written, in the order of writing.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -47,7 +50,7 @@ const SERVICE_MANAGER: u32 = 1;
 /// Decides what to adopt. `known` are the sessions that the kernel side has seen open, with
 /// their ids.
 #[must_use]
-pub fn decide(snapshot: &Snapshot, rules: &Rules, known: &HashMap<SessionKey, u64>) -> Plan {
+pub fn decide(snapshot: &Snapshot, rules: &Rules, known: &KnownSessions) -> Plan {
     let family = Family::find(snapshot, rules);
     let sessions = name_sessions(snapshot, rules, known);
     let served = family.served(&sessions);
@@ -110,7 +113,7 @@ pub fn decide(snapshot: &Snapshot, rules: &Rules, known: &HashMap<SessionKey, u6
 /// and a number of their own above every inode.
 type Sessions = BTreeMap<u64, (SessionKey, u64)>;
 
-fn name_sessions(snapshot: &Snapshot, rules: &Rules, known: &HashMap<SessionKey, u64>) -> Sessions {
+fn name_sessions(snapshot: &Snapshot, rules: &Rules, known: &KnownSessions) -> Sessions {
     let mut sessions = Sessions::new();
     for (place, connection) in (0u64..).zip(&snapshot.connections) {
         let id = known
@@ -193,9 +196,7 @@ impl<'a> Family<'a> {
                 .processes
                 .iter()
                 .filter(|(pid, _)| !self.control_ports.contains_key(pid))
-                .filter_map(|(pid, holder)| {
-                    Some((*pid, *self.control_ports.get(&holder.parent)?))
-                })
+                .filter_map(|(pid, holder)| Some((*pid, *self.control_ports.get(&holder.parent)?)))
                 .collect();
             if new.is_empty() {
                 return;
@@ -267,17 +268,17 @@ impl<'a> Family<'a> {
                         .filter(|_| !self.acceptors.contains(pid))
                         .find_map(|ancestor| served.get(&ancestor))
                 };
-                let serves = own.or_else(inherited);
-                let first = serves
+                let shared = own.or_else(inherited);
+                let first = shared
                     .and_then(|inodes| inodes.first())
                     .and_then(|inode| sessions.get(inode));
                 let mut flags = 0;
-                if serves.is_some_and(|inodes| inodes.len() > 1) {
+                if shared.is_some_and(|inodes| inodes.len() > 1) {
                     flags |= process_flags::SHARED;
                 }
                 if self.acceptors.contains(pid) {
                     flags |= process_flags::ACCEPTOR;
-                } else if own.is_none() && serves.is_some() {
+                } else if own.is_none() && shared.is_some() {
                     flags |= process_flags::INHERITED;
                 }
                 let process = Process {
@@ -288,8 +289,8 @@ impl<'a> Family<'a> {
                     flags,
                     pad: 0,
                 };
-                let depth = self.ancestors(*pid).count()
-                    + usize::from(!self.acceptors.contains(pid));
+                let depth =
+                    self.ancestors(*pid).count() + usize::from(!self.acceptors.contains(pid));
                 (depth, *pid, process)
             })
             .collect();
@@ -336,9 +337,7 @@ fn judge(
     };
     if rules.control_ports.contains(&number) {
         // Of a watched process, the service manager included (socket activation).
-        return holders
-            .first()
-            .map(|pid| listener(*pid, socket.port));
+        return holders.first().map(|pid| listener(*pid, socket.port));
     }
     let Some(pid) = holders.iter().copied().find(|pid| family.contains(*pid)) else {
         let declared = rules

@@ -81,7 +81,10 @@ fn process(plan: &Plan, pid: u32) -> Process {
     plan.processes
         .iter()
         .find(|(known, _)| *known == pid)
-        .map_or_else(|| panic!("process {pid} is adopted"), |(_, process)| *process)
+        .map_or_else(
+            || panic!("process {pid} is adopted"),
+            |(_, process)| *process,
+        )
 }
 
 fn listener(plan: &Plan, port: u16) -> Option<Listener> {
@@ -105,7 +108,11 @@ fn k10_vsftpd_with_a_listener_of_the_privileged_parent() {
     let plan = plan(&host(
         &[(CONTROL, 21), (DATA, 50_000)],
         &[(200, 2)],
-        &[(10, 1, &[CONTROL]), (20, 10, &[200, DATA]), (30, 20, &[200])],
+        &[
+            (10, 1, &[CONTROL]),
+            (20, 10, &[200, DATA]),
+            (30, 20, &[200]),
+        ],
     ));
     let acceptor = process(&plan, 10);
     assert_eq!(acceptor.flags, process_flags::ACCEPTOR);
@@ -116,7 +123,10 @@ fn k10_vsftpd_with_a_listener_of_the_privileged_parent() {
     }
     assert_eq!(process(&plan, 30).parent, 20);
     assert_eq!(may_reach(&plan), [([10, 0, 0, 2].into(), 50_000)]);
-    assert_eq!(plan.sessions[0].1.pinhole, session(2).pinhole(Port::new(50_000)));
+    assert_eq!(
+        plan.sessions[0].1.pinhole,
+        session(2).pinhole(Port::new(50_000))
+    );
     let data = listener(&plan, 50_000).expect("guarded");
     assert_eq!(data.control_port, Port::new(21));
     assert_eq!(data.session, plan.sessions[0].1.id);
@@ -198,7 +208,11 @@ fn f2_an_ftpd_that_was_handed_the_socket_is_the_acceptor() {
     let plan = plan(&host(
         &[(CONTROL, 21)],
         &[],
-        &[(1, 0, &[CONTROL]), (10, 1, &[CONTROL]), (11, 10, &[CONTROL])],
+        &[
+            (1, 0, &[CONTROL]),
+            (10, 1, &[CONTROL]),
+            (11, 10, &[CONTROL]),
+        ],
     ));
     assert_eq!(process(&plan, 10).flags, process_flags::ACCEPTOR);
     // A prefork worker that inherited it reads for itself later.
@@ -263,7 +277,11 @@ fn sessions_that_the_kernel_knows_keep_their_id() {
     );
     let plan = decide(&snapshot, &rules(), &HashMap::from([(session(2), 77)]));
     assert_eq!(process(&plan, 20).session_id, 77);
-    let mut ids: Vec<u64> = plan.sessions.iter().map(|(_, session)| session.id).collect();
+    let mut ids: Vec<u64> = plan
+        .sessions
+        .iter()
+        .map(|(_, session)| session.id)
+        .collect();
     ids.sort_unstable();
     ids.dedup();
     // Those that wait to be accepted are sessions too, each with an id of its own.
