@@ -165,6 +165,15 @@ pub enum Happening {
         /// The process.
         pid: u32,
     },
+    /// A process that a service manager started serves a session (rule F2).
+    ReaderFound {
+        /// The client it serves.
+        client: IpAddr,
+        /// The client's port.
+        client_port: u16,
+        /// The process.
+        pid: u32,
+    },
     /// Other software listens in the declared passive range (rule I4).
     ForeignListener {
         /// The listener's address.
@@ -375,6 +384,11 @@ impl Happening {
                 port: ends.port,
                 pid,
             },
+            EventKind::ReaderFound => Self::ReaderFound {
+                client: ends.client,
+                client_port: ends.client_port,
+                pid,
+            },
             EventKind::ForeignListener => Self::ForeignListener {
                 server: ends.server,
                 port: ends.port,
@@ -478,6 +492,15 @@ impl fmt::Display for Happening {
                 "listener not attributed {} (pid {pid}): open to every client with a session",
                 end(*server, *port)
             ),
+            Self::ReaderFound {
+                client,
+                client_port,
+                pid,
+            } => write!(
+                f,
+                "process {pid} found serving {}",
+                end(*client, *client_port)
+            ),
             Self::ForeignListener { server, port, pid } => {
                 write!(
                     f,
@@ -568,7 +591,7 @@ mod tests {
     #[test]
     fn unknown_numbers_are_not_guessed() {
         let mut unknown = event(EventKind::SessionOpened);
-        for kind in [0, 12, u32::MAX] {
+        for kind in [0, EventKind::ReaderFound as u32 + 1, u32::MAX] {
             unknown.kind = kind;
             assert_eq!(Happening::from_event(&unknown), None);
         }
@@ -636,6 +659,11 @@ mod tests {
                 event(EventKind::Unattributed),
                 "listener not attributed 10.0.0.1:21 (pid 4242): open to every client with a session",
                 r#"{"time":5,"event":"unattributed","server":"10.0.0.1","port":21,"pid":4242}"#,
+            ),
+            (
+                event(EventKind::ReaderFound),
+                "process 4242 found serving 10.0.0.2:4711",
+                r#"{"time":5,"event":"reader-found","client":"10.0.0.2","client_port":4711,"pid":4242}"#,
             ),
             (
                 event(EventKind::ForeignListener),
