@@ -58,14 +58,27 @@ pub struct Session {
     pub opened_at: u64,
     /// The pinhole of this session; its port is [`Port::NONE`] where there is none (rule K4).
     pub pinhole: PinholeKey,
-    /// The only port this session's active mode may reach, [`Port::NONE`] for any (rule O10).
-    pub active_port: Port,
-    /// Bits of [`session_flags`].
-    pub flags: u16,
+    /// The TCP sequence number after the last byte that was captured from the client.
+    pub client_sequence: u32,
 }
 
-/// Bits of [`Session::flags`].
-pub mod session_flags {
+/// What the daemon has to say about a session. In a map of its own, so that each map has one
+/// writer: the kernel side writes what it sees, the daemon what it read.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Advice {
+    /// The only port this session's active mode may reach, [`Port::NONE`] for any (rule O10).
+    pub active_port: Port,
+    /// Bits of [`advice_flags`].
+    pub flags: u16,
+    /// How far the daemon has read what the client sent, as in [`Session::client_sequence`].
+    /// While the client has sent more, `active_port` does not bind: the ftpd may already be
+    /// following a command that the daemon has not read (rule O5).
+    pub client_sequence: u32,
+}
+
+/// Bits of [`Advice::flags`].
+pub mod advice_flags {
     /// The daemon does not want this session's bytes: they are encrypted or not trusted.
     pub const OPAQUE: u16 = 1;
 }
@@ -404,6 +417,7 @@ const _: () = {
     assert!(size_of::<SessionKey>() == 36);
     assert!(size_of::<PinholeKey>() == 36);
     assert!(size_of::<Session>() == 56);
+    assert!(size_of::<Advice>() == 8);
     assert!(size_of::<Pinhole>() == 32);
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<Listener>() == 56);

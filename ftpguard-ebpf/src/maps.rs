@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use ftpguard_common::{
     abi::{
-        Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener, MAX_ADDRESSES,
+        Advice, Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener, MAX_ADDRESSES,
         MAX_BARRED, MAX_EXCEPTIONS, MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES, MAX_PROCESSES,
         MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy, Process, Serving, Session,
         SessionKey,
@@ -35,6 +35,11 @@ pub(crate) static LISTENERS: HashMap<Endpoint, Listener> =
 #[map]
 pub(crate) static SESSIONS: HashMap<SessionKey, Session> =
     HashMap::with_max_entries(MAX_SESSIONS, 0);
+
+/// What the daemon read of each session's text. Written by the daemon; the socket observer
+/// removes it with the session. Full: the session is not narrowed.
+#[map]
+pub(crate) static ADVICE: HashMap<SessionKey, Advice> = HashMap::with_max_entries(MAX_SESSIONS, 0);
 
 /// Processes of guarded ftpds by process id. Written by the socket observer, by the daemon when
 /// it adopts. Full: the process is not known, counted as `process-table-full`.

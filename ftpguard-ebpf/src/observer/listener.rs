@@ -79,13 +79,18 @@ pub(crate) fn closed(address: Address, port: Port) -> Option<()> {
         listener.sockets -= 1;
         return None;
     }
-    let (pinhole, control_port) = (listener.pinhole, listener.control_port);
+    let Listener {
+        session,
+        pinhole,
+        control_port,
+        ..
+    } = *listener;
     if LISTENERS.remove(&endpoint).is_err() {
         return None;
     }
     count_listener(port, control_port, false);
     if pinhole.port != Port::NONE {
-        close_pinhole(&pinhole);
+        close_pinhole(&pinhole, session);
     }
     Some(())
 }
@@ -114,15 +119,16 @@ pub(crate) fn accepted(key: &PinholeKey, client_port: Port) -> Option<()> {
     Some(())
 }
 
-/// Removes a pinhole that was not used up, if it is still there.
+/// Removes a session's pinhole that was not used up, if it is still there and still that
+/// session's.
 #[inline(always)]
-pub(crate) fn close_pinhole(key: &PinholeKey) {
+pub(crate) fn close_pinhole(key: &PinholeKey, session_id: u64) {
     let Some(pinhole) = PINHOLES.get_ptr(key) else {
         return;
     };
     // SAFETY: the entry stays valid for the time of this program.
     let pinhole = unsafe { *pinhole };
-    if PINHOLES.remove(key).is_err() {
+    if pinhole.session != session_id || PINHOLES.remove(key).is_err() {
         return;
     }
     clear_session(key, &pinhole);
@@ -145,7 +151,7 @@ fn make_pinhole(key: &PinholeKey, attribution: &Attribution) -> bool {
         // SAFETY: the entry stays valid for the time of this program.
         let former = unsafe { (*session).pinhole };
         if former.port != Port::NONE && former != *key {
-            close_pinhole(&former);
+            close_pinhole(&former, attribution.session_id);
         }
         // SAFETY: as above; one ftpd thread at a time listens for a session.
         unsafe { (*session).pinhole = *key };

@@ -66,8 +66,7 @@ pub fn decide(snapshot: &Snapshot, rules: &Rules, known: &KnownSessions) -> Plan
                         id: *id,
                         opened_at: rules.now,
                         pinhole: PinholeKey::NONE,
-                        active_port: Port::NONE,
-                        flags: 0,
+                        client_sequence: 0,
                     },
                 )
             })
@@ -287,7 +286,7 @@ impl<'a> Family<'a> {
                     parent: self.holder(*pid).map_or(0, |holder| holder.parent),
                     control_port: Port::new(*control_port),
                     flags,
-                    pad: 0,
+                    reader: 0,
                 };
                 let depth =
                     self.ancestors(*pid).count() + usize::from(!self.acceptors.contains(pid));

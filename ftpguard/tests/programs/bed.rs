@@ -79,8 +79,7 @@ fn open(maps: &mut Maps, server: Address, client: Address) {
                 id: 7,
                 opened_at: 0,
                 pinhole: session.pinhole(Port::new(LIVE)),
-                active_port: Port::NONE,
-                flags: 0,
+                client_sequence: 0,
             },
             0,
         )
