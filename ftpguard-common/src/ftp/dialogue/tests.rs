@@ -390,6 +390,22 @@ fn f5_what_looks_like_tls_within_a_synchronised_dialogue_is_text() {
 }
 
 #[test]
+fn s1_another_protocol_is_told_from_tls_however_its_bytes_are_cut() {
+    let bytes = "x\u{16}\u{3}\u{1}\r\n\u{16}\u{3}\u{1}";
+    // Found by fuzzing: desynchronised before the greeting.
+    let overflow = "NOOP\r\n".repeat(33);
+    for size in [1, 2, bytes.len()] {
+        let mut talk = Talk::fresh();
+        assert_eq!(talk.client(&overflow), "desynchronised queue-overflow");
+        let mut told = String::new();
+        for piece in bytes.as_bytes().chunks(size) {
+            told += &talk.server(core::str::from_utf8(piece).unwrap());
+        }
+        assert_eq!(told, "opaque not-ftp");
+    }
+}
+
+#[test]
 fn lost_bytes_may_have_closed_a_block() {
     let mut talk = Talk::greeted();
     talk.client("STAT\r\n");
