@@ -185,6 +185,20 @@ fn a_hole_is_given_up_after_a_while() {
 }
 
 #[test]
+fn a_second_hole_has_its_own_time() {
+    let segments = [
+        (0, syn(0)),
+        (0, data(3, b"c")),
+        (0, data(5, b"e")),
+        (2 * SECOND, data(1, b"ab")),
+        (5 * SECOND - 1, data(7, b"g")),
+        (5 * SECOND, data(7, b"g")),
+    ];
+    assert_eq!(received(&segments[..5]), "abc");
+    assert_eq!(received(&segments), "abc<lost 1>e");
+}
+
+#[test]
 fn a_hole_is_given_up_when_too_much_waits_behind_it() {
     let long = vec![b'x'; AHEAD as usize];
     let told = received_at_once(&[syn(0), data(3, b"c"), data(6, &long)]);
