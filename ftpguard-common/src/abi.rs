@@ -198,21 +198,24 @@ pub struct Process {
     pub control_port: Port,
     /// Bits of [`process_flags`].
     pub flags: u16,
-    /// Zero.
-    pub pad: u32,
+    /// The thread that was first to read a control connection, 0 for none.
+    pub reader: u32,
 }
 
 /// Bits of [`Process::flags`].
 pub mod process_flags {
     /// It has served more than one session; only its threads can tell which (rule F3).
     pub const SHARED: u16 = 1;
-    /// It called listen() in a thread that had read no control connection while it was shared:
-    /// its threads cannot tell either. It gets no pinhole from the socket observer.
+    /// It is shared and its threads cannot tell either: one that had read no control connection
+    /// called listen(), or several threads take turns in reading several sessions. It gets no
+    /// pinhole from the socket observer.
     pub const UNSAFE: u16 = 2;
     /// It opened the control port: it accepts sessions, and serves none by being a parent.
     pub const ACCEPTOR: u16 = 4;
     /// Its session is its parent's; it has read no control connection itself.
     pub const INHERITED: u16 = 8;
+    /// More than one of its threads has read control connections.
+    pub const MANY_READERS: u16 = 16;
 }
 
 /// The session that a thread of a shared process read last.
@@ -225,8 +228,8 @@ pub struct Serving {
     pub read_at: u64,
     /// The session.
     pub session: SessionKey,
-    /// Zero.
-    pub pad: u32,
+    /// Not 0 where the thread has read several sessions that were open at once.
+    pub several: u32,
 }
 
 /// A client of one ftpd; the value counts its control connections.

@@ -66,6 +66,9 @@ pub enum EventKind {
     /// A guarded ftpd opened a listener on `local`. Only with `Tracking::Text`, where no
     /// pinhole says so.
     ListenerOpened = 11,
+    /// A process that descends from no known one, `tgid`, reads a control connection: it was
+    /// started by a service manager. Its ancestors may belong to the ftpd too (rule F2).
+    ReaderFound = 12,
 }
 
 impl EventKind {
@@ -84,6 +87,7 @@ impl EventKind {
             9 => Self::Unattributed,
             10 => Self::ForeignListener,
             11 => Self::ListenerOpened,
+            12 => Self::ReaderFound,
             _ => return None,
         })
     }

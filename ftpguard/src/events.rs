@@ -128,7 +128,7 @@ pub enum Happening {
         /// The clients for which the port is open: the SYN would have taken their transfer.
         open_for: Vec<IpAddr>,
     },
-    /// A connect() of the ftpd was refused.
+    /// A `connect()` of the ftpd was refused.
     ConnectRefused {
         /// Where to.
         destination: IpAddr,
@@ -162,6 +162,15 @@ pub enum Happening {
         server: IpAddr,
         /// The listener's port.
         port: u16,
+        /// The process.
+        pid: u32,
+    },
+    /// A process that a service manager started serves a session (rule F2).
+    ReaderFound {
+        /// The client it serves.
+        client: IpAddr,
+        /// The client's port.
+        client_port: u16,
         /// The process.
         pid: u32,
     },
@@ -290,6 +299,8 @@ pub enum Remark {
     Desynchronised,
     /// A command that EPSV ALL forbids (rule C5).
     ProtocolViolation,
+    /// The server speaks something else than FTP.
+    NotFtp,
 }
 
 impl Remark {
@@ -301,6 +312,7 @@ impl Remark {
             Self::Untrusted => "untrusted",
             Self::Desynchronised => "desynchronised",
             Self::ProtocolViolation => "protocol-violation",
+            Self::NotFtp => "not-ftp",
         }
     }
 }
@@ -372,6 +384,11 @@ impl Happening {
                 port: ends.port,
                 pid,
             },
+            EventKind::ReaderFound => Self::ReaderFound {
+                client: ends.client,
+                client_port: ends.client_port,
+                pid,
+            },
             EventKind::ForeignListener => Self::ForeignListener {
                 server: ends.server,
                 port: ends.port,
@@ -406,6 +423,7 @@ pub const fn mode_label(number: u32) -> &'static str {
 }
 
 impl fmt::Display for Happening {
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SessionOpened(ends) => write!(f, "session opened {ends}"),
@@ -473,6 +491,15 @@ impl fmt::Display for Happening {
                 f,
                 "listener not attributed {} (pid {pid}): open to every client with a session",
                 end(*server, *port)
+            ),
+            Self::ReaderFound {
+                client,
+                client_port,
+                pid,
+            } => write!(
+                f,
+                "process {pid} found serving {}",
+                end(*client, *client_port)
             ),
             Self::ForeignListener { server, port, pid } => {
                 write!(
@@ -564,7 +591,7 @@ mod tests {
     #[test]
     fn unknown_numbers_are_not_guessed() {
         let mut unknown = event(EventKind::SessionOpened);
-        for kind in [0, 12, u32::MAX] {
+        for kind in [0, EventKind::ReaderFound as u32 + 1, u32::MAX] {
             unknown.kind = kind;
             assert_eq!(Happening::from_event(&unknown), None);
         }
@@ -632,6 +659,11 @@ mod tests {
                 event(EventKind::Unattributed),
                 "listener not attributed 10.0.0.1:21 (pid 4242): open to every client with a session",
                 r#"{"time":5,"event":"unattributed","server":"10.0.0.1","port":21,"pid":4242}"#,
+            ),
+            (
+                event(EventKind::ReaderFound),
+                "process 4242 found serving 10.0.0.2:4711",
+                r#"{"time":5,"event":"reader-found","client":"10.0.0.2","client_port":4711,"pid":4242}"#,
             ),
             (
                 event(EventKind::ForeignListener),

@@ -58,6 +58,7 @@ impl State {
             | EventKind::EgressDenied
             | EventKind::Unattributed
             | EventKind::ForeignListener
+            | EventKind::ReaderFound
             | EventKind::ListenerOpened => {}
         }
     }

@@ -141,6 +141,7 @@ impl Dialogue {
             ..
         } = self.state
             && now.saturating_sub(since) >= QUIET
+            && !self.blocks.is_open()
         {
             self.queue.clear();
             self.state = State::Synchronised;
@@ -237,6 +238,10 @@ impl Dialogue {
 
     fn reply(&mut self, reply: Reply, now: u64, events: Events<'_>) {
         if reply.code.is_preliminary() {
+            // Its command is yet to be answered.
+            if let State::Desynchronised { quiet_since, .. } = &mut self.state {
+                *quiet_since = None;
+            }
             return;
         }
         let accepts_auth = matches!(reply.code.number(), 234 | 334);

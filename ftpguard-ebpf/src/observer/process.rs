@@ -6,6 +6,7 @@ use aya_ebpf::{
 };
 use ftpguard_common::{
     abi::{Process, SessionKey, port_word, process_flags},
+    event::{Event, EventKind},
     net::{Address, Port},
     verdict::Incident,
 };
@@ -13,7 +14,7 @@ use ftpguard_common::{
 use super::{record, serving};
 use crate::{
     maps::{CGROUP, PORTS, PROCESSES, SESSIONS},
-    report::note,
+    report::{emit, note, now, session_event},
 };
 
 /// `CLONE_THREAD` of `<linux/sched.h>`: a thread, and no process of its own.
@@ -37,7 +38,7 @@ pub(crate) const fn idle(control_port: Port, parent: u32, flags: u16) -> Process
         parent,
         control_port,
         flags,
-        pad: 0,
+        reader: 0,
     }
 }
 
@@ -124,37 +125,63 @@ pub(crate) fn control_read(ctx: &TracePointContext) -> Option<()> {
     };
     // SAFETY: one field is read once.
     let id = unsafe { SESSIONS.get(&key) }?.id;
-    let tgid = current_tgid();
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
     let Some(process) = PROCESSES.get_ptr_mut(tgid) else {
-        if in_scope() {
-            let mut process = idle(server_port, 0, 0);
-            process.session_id = id;
-            process.session = key;
-            insert(tgid, &process);
-        }
+        found(tgid, tid, &key, id);
         return None;
     };
     // SAFETY: the entry stays valid for the time of this program.
     let process = unsafe { &mut *process };
+    if process.reader != tid {
+        if process.reader == 0 {
+            process.reader = tid;
+        } else {
+            process.flags |= process_flags::MANY_READERS;
+        }
+    }
     if process.session_id == id && process.flags & process_flags::SHARED == 0 {
         process.flags &= !process_flags::INHERITED;
         return None;
     }
-    let parent = process.parent;
     if process.session_id == 0 || process.flags & process_flags::INHERITED != 0 {
         process.session = key;
         process.session_id = id;
         process.flags &= !process_flags::INHERITED;
         if process.flags & process_flags::ACCEPTOR == 0 {
-            claim_ancestors(parent, &key, id);
+            claim_ancestors(process.parent, &key, id);
         }
     } else if process.session_id != id {
         process.flags |= process_flags::SHARED;
     }
     if process.flags & process_flags::SHARED != 0 {
-        serving::remember(&key, id);
+        let several = serving::remember(&key, id);
+        // Threads that take turns: which one reads says little about which one listens.
+        if several && process.flags & process_flags::MANY_READERS != 0 {
+            process.flags |= process_flags::UNSAFE;
+        }
     }
-    None
+    Some(())
+}
+
+/// A process that descends from no known one reads a control connection: a service manager
+/// accepted it. The daemon looks up its ancestors.
+#[inline(always)]
+fn found(tgid: u32, tid: u32, key: &SessionKey, id: u64) {
+    if !in_scope() {
+        return;
+    }
+    let process = Process {
+        session_id: id,
+        session: *key,
+        reader: tid,
+        ..idle(key.server_port, 0, 0)
+    };
+    insert(tgid, &process);
+    emit(&Event {
+        tgid,
+        ..session_event(EventKind::ReaderFound, key, id, now())
+    });
 }
 
 /// The ancestors up to the acceptor serve the same session, unless they serve another already.

@@ -8,17 +8,26 @@ use crate::{
     report::{now, policy},
 };
 
-/// Remembers that the current thread just read this session.
+/// Remembers that the current thread just read this session. Returns whether it has read
+/// several sessions that were open at once.
 #[inline(always)]
-pub(crate) fn remember(session: &SessionKey, id: u64) {
+pub(crate) fn remember(session: &SessionKey, id: u64) -> bool {
+    let tid = current_tid();
+    // SAFETY: only this thread writes its entry.
+    let several = match unsafe { SERVING.get(tid) } {
+        Some(former) if former.several != 0 => 1,
+        Some(former) if former.session_id != id => u32::from(is_open(former)),
+        Some(_) | None => 0,
+    };
     let serving = Serving {
         session_id: id,
         read_at: now(),
         session: *session,
-        pad: 0,
+        several,
     };
     // An LRU map always has room.
-    let _ = SERVING.insert(current_tid(), serving, 0);
+    let _ = SERVING.insert(tid, serving, 0);
+    several != 0
 }
 
 /// The session that the current thread read last, if that was not long ago and the session is
@@ -31,9 +40,7 @@ pub(crate) fn current() -> Option<Serving> {
     if now().saturating_sub(serving.read_at) > age {
         return None;
     }
-    // SAFETY: one field is read once.
-    let open = unsafe { SESSIONS.get(&serving.session) }?;
-    (open.id == serving.session_id).then_some(serving)
+    is_open(&serving).then_some(serving)
 }
 
 /// Forgets the current thread.
@@ -41,6 +48,12 @@ pub(crate) fn current() -> Option<Serving> {
 pub(crate) fn forget() {
     // Not there: as good as forgotten.
     let _ = SERVING.remove(current_tid());
+}
+
+#[inline(always)]
+fn is_open(serving: &Serving) -> bool {
+    // SAFETY: one field is read once.
+    unsafe { SESSIONS.get(&serving.session) }.is_some_and(|open| open.id == serving.session_id)
 }
 
 #[inline(always)]
