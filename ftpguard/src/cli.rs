@@ -79,7 +79,7 @@ pub struct RunArgs {
     /// Where SYNs are judged
     #[arg(long, value_name = "WHERE", default_value = "auto")]
     pub xdp_mode: XdpArg,
-    /// Who makes pinholes: the FTP server's own listen(), or the replies on the wire
+    /// Who makes pinholes: the FTP server's own `listen()`, or the replies on the wire
     #[arg(long, value_name = "BY", default_value = "socket")]
     pub tracking: TrackingArg,
     /// Whom active mode may reach
@@ -172,7 +172,7 @@ impl From<XdpArg> for XdpChoice {
 /// Choices of `--tracking`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TrackingArg {
-    /// The kernel, inside the FTP server's listen(): exact, and works under TLS
+    /// The kernel, inside the FTP server's `listen()`: exact, and works under TLS
     Socket,
     /// The daemon, from the 227, 228 and 229 replies it reads on the wire
     Text,
@@ -218,6 +218,10 @@ pub enum Refusal {
 }
 
 /// Parses and checks a command line, program name first.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "every other kind is wrong usage"
+)]
 pub fn parse<I>(arguments: I) -> Result<Cli, Refusal>
 where
     I: IntoIterator,
@@ -229,6 +233,7 @@ where
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             Refusal::Help(error.render().to_string())
         }
+        // The enum is clap's, and may grow.
         _ => Refusal::Usage(one_line(&error.render().to_string())),
     })?;
     if let Command::Run(run) = &mut cli.command {

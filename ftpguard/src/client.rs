@@ -14,7 +14,7 @@ use crate::{
 
 /// `ftpguard status`.
 pub fn status(args: &AskArgs) -> Result<()> {
-    let Reply::Status(status) = ask(&args.runtime_dir, &Request::Status)? else {
+    let Reply::Status(status) = ask(&args.runtime_dir, &Request::Status {})? else {
         bail!(OTHER);
     };
     show(args, &status, || status.render())
@@ -22,7 +22,7 @@ pub fn status(args: &AskArgs) -> Result<()> {
 
 /// `ftpguard sessions`.
 pub fn sessions(args: &AskArgs) -> Result<()> {
-    let Reply::Sessions(rows) = ask(&args.runtime_dir, &Request::Sessions)? else {
+    let Reply::Sessions(rows) = ask(&args.runtime_dir, &Request::Sessions {})? else {
         bail!(OTHER);
     };
     show(args, &rows, || render_sessions(&rows))
@@ -30,7 +30,7 @@ pub fn sessions(args: &AskArgs) -> Result<()> {
 
 /// `ftpguard pinholes`.
 pub fn pinholes(args: &AskArgs) -> Result<()> {
-    let Reply::Pinholes(rows) = ask(&args.runtime_dir, &Request::Pinholes)? else {
+    let Reply::Pinholes(rows) = ask(&args.runtime_dir, &Request::Pinholes {})? else {
         bail!(OTHER);
     };
     show(args, &rows, || render_pinholes(&rows))

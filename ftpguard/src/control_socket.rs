@@ -44,15 +44,17 @@ const MAX_CLIENTS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A question to a running guard.
+///
+/// Variants without fields have braces: serde lets unknown fields pass in those without.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// Hooks, modes and counters.
-    Status,
+    Status {},
     /// Open control connections.
-    Sessions,
+    Sessions {},
     /// Open pinholes.
-    Pinholes,
+    Pinholes {},
     /// The latest events.
     Events {
         /// And every further one, until the client goes away.
@@ -318,8 +320,12 @@ fn read_reply(reader: &mut BufReader<BlockingStream>) -> Result<Reply> {
     if line.is_empty() {
         bail!("the guard closed the connection without an answer: too many clients at once");
     }
-    match serde_json::from_str(&line).context("reading the guard's answer")? {
-        Reply::Error(error) => bail!(error),
-        reply => Ok(reply),
+    let reply = serde_json::from_str(&line).context("reading the guard's answer")?;
+    if let Reply::Error(error) = reply {
+        bail!(error);
     }
+    Ok(reply)
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,7 +128,7 @@ pub enum Happening {
         /// The clients for which the port is open: the SYN would have taken their transfer.
         open_for: Vec<IpAddr>,
     },
-    /// A connect() of the ftpd was refused.
+    /// A `connect()` of the ftpd was refused.
     ConnectRefused {
         /// Where to.
         destination: IpAddr,
@@ -299,6 +299,8 @@ pub enum Remark {
     Desynchronised,
     /// A command that EPSV ALL forbids (rule C5).
     ProtocolViolation,
+    /// The server speaks something else than FTP.
+    NotFtp,
 }
 
 impl Remark {
@@ -310,6 +312,7 @@ impl Remark {
             Self::Untrusted => "untrusted",
             Self::Desynchronised => "desynchronised",
             Self::ProtocolViolation => "protocol-violation",
+            Self::NotFtp => "not-ftp",
         }
     }
 }
@@ -420,6 +423,7 @@ pub const fn mode_label(number: u32) -> &'static str {
 }
 
 impl fmt::Display for Happening {
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SessionOpened(ends) => write!(f, "session opened {ends}"),

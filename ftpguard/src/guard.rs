@@ -2,6 +2,8 @@
 
 mod answers;
 mod summary;
+mod sweep;
+mod text;
 
 use std::{
     future::pending,
@@ -10,9 +12,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ftpguard_common::{
-    abi::Policy,
+    abi::{MAX_SESSIONS, Policy},
     event::{Event, EventKind},
-    verdict::{Incident, Reason},
+    verdict::Reason,
 };
 use sd_notify::NotifyState;
 use tokio::{
@@ -22,14 +24,18 @@ use tokio::{
     time::sleep_until,
 };
 
+use self::{sweep::Sweep, text::Text};
 use crate::{
-    cli::RunArgs,
+    adopt::{self, decide::Rules, snapshot::Reader},
+    cli::{RunArgs, TrackingArg},
+    clock,
     control_socket::{ControlSocket, Question},
-    events::{Happening, read_event},
+    events::{Ends, Happening, read_event},
     journal::Journal,
     kernel::{Attached, Kernel, Ring, Settings},
     preflight::{self, Host},
-    state::State,
+    state::{self, State},
+    watcher::Watcher,
 };
 
 /// How many denials each CPU may tell one by one between two refills.
@@ -40,6 +46,8 @@ const REFILL_AFTER: Duration = Duration::from_millis(100);
 const LOOK_OVER: Duration = Duration::from_secs(10);
 /// How many records of a ring buffer are read before anything else gets its turn.
 const BATCH: usize = 256;
+/// How many sessions are read at once where text only labels and narrows. Each takes about 23 KiB.
+const READ_FOR_LABELS: usize = 256;
 /// How many questions wait for the main loop.
 const QUESTIONS: usize = 16;
 /// How many data connections one pinhole admits (rule K6).
@@ -77,8 +85,13 @@ struct Guard {
     /// When the budget of denials is refilled; nothing to refill where `None`.
     refill_at: Option<Instant>,
     look_over_at: Instant,
-    suppressed: u64,
-    lost: u64,
+    /// When announced ports are looked for again.
+    look_at: Option<Instant>,
+    /// From here on every control byte is captured: nanoseconds of `CLOCK_MONOTONIC`.
+    watching_since: u64,
+    watcher: Watcher,
+    text: Text,
+    sweep: Sweep,
 }
 
 /// The reading ends of both ring buffers.
@@ -119,8 +132,14 @@ impl Guard {
             ready_at: now,
             refill_at: None,
             look_over_at: now + LOOK_OVER,
-            suppressed: 0,
-            lost: 0,
+            look_at: None,
+            watching_since: u64::MAX,
+            watcher: Watcher::new(match args.tracking {
+                TrackingArg::Socket => READ_FOR_LABELS,
+                TrackingArg::Text => MAX_SESSIONS as usize,
+            }),
+            text: Text::default(),
+            sweep: Sweep::default(),
         };
         guard.attach()?;
         let (ask, questions) = mpsc::channel(QUESTIONS);
@@ -135,6 +154,7 @@ impl Guard {
     /// there before; the hooks that deny come last, when the tables are complete.
     fn attach(&mut self) -> Result<()> {
         self.kernel.attach_observer()?;
+        self.adopt()?;
         self.kernel.attach_connect()?;
         for interface in &self.host.interfaces {
             let attached = self
@@ -142,6 +162,28 @@ impl Guard {
                 .attach_interface(interface, self.args.xdp_mode.into())?;
             self.attached.push(attached);
         }
+        self.watching_since = clock::monotonic_ns();
+        Ok(())
+    }
+
+    fn adopt(&mut self) -> Result<()> {
+        let reader = Reader {
+            cgroup: self.host.cgroup.clone(),
+            control_ports: self.args.control_ports.clone(),
+        };
+        let rules = Rules {
+            control_ports: self.args.control_ports.clone(),
+            passive_ports: self.args.passive_ports,
+            uses: USES,
+            now: clock::monotonic_ns(),
+        };
+        for (id, key) in adopt::adopt(&mut self.kernel, &reader, &rules)? {
+            self.state.session_opened(id, key);
+            self.journal
+                .tell(Happening::SessionAdopted(Ends::from(&key)));
+        }
+        // Pinholes for listeners that were open already.
+        self.state.reload(&self.kernel);
         Ok(())
     }
 
@@ -177,7 +219,9 @@ impl Guard {
                     rings.events.drain(BATCH, |record| self.on_event(record));
                 }
                 Wake::Control => {
-                    rings.control.drain(BATCH, |_record| {});
+                    rings.control.drain(BATCH, |record| self.on_control(record));
+                    self.settle_text()?;
+                    self.look_at = self.look_at.or_else(|| self.text.look_at());
                 }
                 Wake::Question(question) => self.answer(question),
                 Wake::Deadline => self.on_deadline()?,
@@ -202,6 +246,14 @@ impl Guard {
             self.refill_at = Some(Instant::now() + REFILL_AFTER);
         }
         self.state.follow(&event);
+        if let Happening::SessionClosed(_) = what {
+            self.forget_text(&state::session_key(&event));
+        }
+        if let Happening::ListenerOpened { .. } = what
+            && let Err(error) = self.listener_opened(&event)
+        {
+            log::error!("{error}");
+        }
         self.journal.tell_at(event.at, what);
     }
 
@@ -217,8 +269,10 @@ impl Guard {
     }
 
     fn deadline(&self) -> Instant {
-        self.refill_at
-            .map_or(self.look_over_at, |refill| refill.min(self.look_over_at))
+        [self.refill_at, self.look_at]
+            .into_iter()
+            .flatten()
+            .fold(self.look_over_at, Instant::min)
     }
 
     fn on_deadline(&mut self) -> Result<()> {
@@ -227,32 +281,13 @@ impl Guard {
             self.refill_at = None;
             self.refill()?;
         }
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look_for_listeners()?;
+            self.look_at = self.text.look_at();
+        }
         if self.look_over_at <= now {
             self.look_over_at = now + LOOK_OVER;
             self.look_over()?;
-        }
-        Ok(())
-    }
-
-    fn refill(&mut self) -> Result<()> {
-        self.kernel.maps.refill_event_budget(EVENT_BUDGET)?;
-        let suppressed = self.kernel.maps.incident(Incident::EventSuppressed)?;
-        let new = suppressed.saturating_sub(self.suppressed);
-        self.suppressed = suppressed;
-        self.journal.tell_held_back(new);
-        Ok(())
-    }
-
-    /// The backstop: what events should have told, and did not.
-    fn look_over(&mut self) -> Result<()> {
-        self.refill()?;
-        let lost = self.kernel.maps.incident(Incident::EventLost)?;
-        if lost > self.lost {
-            self.journal.tell(Happening::EventsLost {
-                count: lost - self.lost,
-            });
-            self.lost = lost;
-            self.state.reload(&self.kernel);
         }
         Ok(())
     }

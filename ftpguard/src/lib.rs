@@ -4,10 +4,13 @@
 //! - [`preflight`]: can this host run the guard?
 //! - [`guard`]: the running guard: starts everything, then one loop.
 //! - [`kernel`]: the one place that touches aya.
+//! - [`adopt`]: sessions and listeners that were open before the guard.
+//! - [`watcher`]: control bytes in, what they mean out.
 //! - [`events`], [`journal`], [`output`]: what happened, and where it is told.
 //! - [`state`]: what the daemon remembers.
 //! - [`control_socket`], [`status`], [`client`]: questions to a running guard.
 
+pub mod adopt;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -21,6 +24,7 @@ pub mod preflight;
 pub mod state;
 pub mod status;
 pub mod values;
+pub mod watcher;
 
 use std::ffi::OsString;
 

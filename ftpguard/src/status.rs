@@ -88,10 +88,10 @@ pub struct SessionRow {
     pub pinhole: Option<u16>,
     /// The only port that its active mode may reach, where it is narrowed (rule O10).
     pub active_port: Option<u16>,
-    /// Whether its text is read: `clear`, `encrypted`, `untrusted`; `unread` where nothing was.
+    /// Whether its text is read: `clear`, `desynchronised`, why not, `unread` where nothing was.
     pub text: String,
-    /// The latest command of the client, without its argument.
-    pub command: Option<String>,
+    /// The latest thing the text said about data connections.
+    pub latest: Option<String>,
 }
 
 /// One open pinhole.
@@ -247,7 +247,7 @@ pub fn render_sessions(rows: &[SessionRow]) -> String {
     let port = |port: Option<u16>| port.map_or_else(|| "-".to_owned(), |port| port.to_string());
     table(
         [
-            "CLIENT", "SERVER", "AGE", "PINHOLE", "ACTIVE", "TEXT", "COMMAND",
+            "CLIENT", "SERVER", "AGE", "PINHOLE", "ACTIVE", "TEXT", "LATEST",
         ],
         rows.iter().map(|row| {
             [
@@ -257,7 +257,7 @@ pub fn render_sessions(rows: &[SessionRow]) -> String {
                 port(row.pinhole),
                 port(row.active_port),
                 row.text.clone(),
-                row.command.clone().unwrap_or_else(|| "-".to_owned()),
+                row.latest.clone().unwrap_or_else(|| "-".to_owned()),
             ]
         }),
     )
@@ -447,13 +447,13 @@ incidents
             pinhole: Some(50_000),
             active_port: None,
             text: "clear".to_owned(),
-            command: Some("PASV".to_owned()),
+            latest: Some("quit".to_owned()),
         };
         assert_eq!(
             render_sessions(&[row]),
             "\
-CLIENT         SERVER       AGE      PINHOLE  ACTIVE  TEXT   COMMAND
-10.0.0.2:4711  10.0.0.1:21  1 d 1 h  50000    -       clear  PASV
+CLIENT         SERVER       AGE      PINHOLE  ACTIVE  TEXT   LATEST
+10.0.0.2:4711  10.0.0.1:21  1 d 1 h  50000    -       clear  quit
 "
         );
         let pinhole = PinholeRow {

@@ -33,12 +33,12 @@ impl Guard {
     pub(super) fn answer(&self, question: Question) {
         let mut feed = None;
         let reply = match question.request {
-            Request::Status => match self.status() {
+            Request::Status {} => match self.status() {
                 Ok(status) => Reply::Status(Box::new(status)),
                 Err(error) => Reply::Error(error.to_string()),
             },
-            Request::Sessions => Reply::Sessions(self.sessions()),
-            Request::Pinholes => Reply::Pinholes(self.pinholes()),
+            Request::Sessions {} => Reply::Sessions(self.sessions()),
+            Request::Pinholes {} => Reply::Pinholes(self.pinholes()),
             Request::Events { follow } => {
                 feed = follow.then(|| self.journal.follow());
                 Reply::Events(self.journal.kept())
@@ -99,13 +99,16 @@ impl Guard {
         let now = clock::monotonic_ns();
         let mut rows: Vec<SessionRow> = Maps::entries(&self.kernel.maps.sessions)
             .into_iter()
-            .map(|(key, session)| SessionRow {
-                ends: Ends::from(&key),
-                age: age(now, session.opened_at),
-                pinhole: number(session.pinhole.port),
-                active_port: number(session.active_port),
-                text: "unread".to_owned(),
-                command: None,
+            .map(|(key, session)| {
+                let label = self.watcher.label(&key);
+                SessionRow {
+                    ends: Ends::from(&key),
+                    age: age(now, session.opened_at),
+                    pinhole: number(session.pinhole.port),
+                    active_port: number(session.active_port),
+                    text: label.text.to_owned(),
+                    latest: label.latest,
+                }
             })
             .collect();
         rows.sort_by_key(|row| (row.ends.client, row.ends.client_port));

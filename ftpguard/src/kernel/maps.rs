@@ -160,8 +160,8 @@ impl Maps {
     /// [`port_word::ONE_GUARDED`](ftpguard_common::abi::port_word::ONE_GUARDED) or
     /// [`port_word::ONE_FOREIGN`](ftpguard_common::abi::port_word::ONE_FOREIGN): for listeners that were open before the guard.
     ///
-    /// The kernel side adds to the same word atomically; this reads and writes, and a listen()
-    /// or close() on the same port in between is lost. A hint that is too low would hide a
+    /// The kernel side adds to the same word atomically; this reads and writes, and a `listen()`
+    /// or `close()` on the same port in between is lost. A hint that is too low would hide a
     /// guarded listener outside the declared range; one that is too high costs a lookup for
     /// each SYN to that port. So it counts two: a lost increment leaves the hint right, and
     /// otherwise it stays one too high.

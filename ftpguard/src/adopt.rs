@@ -1,0 +1,48 @@
+//! Late start (rule K10): sessions and listeners that were open before the guard.
+//!
+//! The socket observer is attached first, so nothing that happens from then on is missed. Then
+//! /proc is read ([`snapshot`]), what follows from it is decided ([`decide`]), and written
+//! without touching what the kernel side knows already ([`apply`]). This is repeated until a
+//! round adds nothing: what a process did between being read and being written is seen in the
+//! next one. Only then are the hooks attached that deny.
+
+pub mod apply;
+pub mod decide;
+pub mod snapshot;
+
+use anyhow::{Context as _, Result};
+use ftpguard_common::abi::SessionKey;
+
+use self::{apply::Applied, decide::Rules, snapshot::Reader};
+use crate::kernel::Kernel;
+
+/// How often /proc is read at most. Two rounds are the rule; a busy ftpd may need a third.
+const MAX_ROUNDS: usize = 5;
+
+/// Adopts what is open already. Gives the sessions that were adopted, with their ids.
+pub fn adopt(
+    kernel: &mut Kernel,
+    reader: &Reader,
+    rules: &Rules,
+) -> Result<Vec<(u64, SessionKey)>> {
+    let mut sessions = Vec::new();
+    for round in 1..=MAX_ROUNDS {
+        let snapshot = reader.read().context("reading open sockets from /proc")?;
+        let known = apply::known_sessions(kernel);
+        let plan = decide::decide(&snapshot, rules, &known);
+        let Applied { added, opened } =
+            apply::apply(kernel, &plan).context("adopting open sessions")?;
+        sessions.extend(opened);
+        if added == 0 {
+            apply::forget_closed(kernel, &plan, &mut sessions)
+                .context("checking adopted sessions")?;
+            log::debug!("adopted {} sessions in {round} rounds", sessions.len());
+            return Ok(sessions);
+        }
+    }
+    log::warn!(
+        "this host opens FTP sessions faster than they can be adopted; some that were open \
+         before the guard may fail their next transfer"
+    );
+    Ok(sessions)
+}

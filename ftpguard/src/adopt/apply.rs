@@ -1,0 +1,128 @@
+//! Writing what was decided, next to what the kernel side writes at the same time.
+
+use std::collections::HashSet;
+
+use ftpguard_common::{
+    abi::{Peer, SessionKey, port_word},
+    net::Port,
+};
+
+use super::decide::{KnownSessions, Plan};
+use crate::kernel::{Kernel, KernelError, Maps};
+
+/// What one round added.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// How many entries.
+    pub added: usize,
+    /// The sessions among them.
+    pub opened: Vec<(u64, SessionKey)>,
+}
+
+/// The sessions that the maps hold, with their ids.
+#[must_use]
+pub fn known_sessions(kernel: &Kernel) -> KnownSessions {
+    Maps::entries(&kernel.maps.sessions)
+        .into_iter()
+        .map(|(key, session)| (key, session.id))
+        .collect()
+}
+
+/// Adds what is not there yet. What the kernel side wrote is newer and stays.
+///
+/// Processes come first, so that a fork or read that happens meanwhile finds its parent; then
+/// sessions; then listeners with their pinholes, which need both.
+pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
+    let maps = &mut kernel.maps;
+    let mut applied = Applied::default();
+    for (pid, process) in &plan.processes {
+        applied.added += usize::from(Maps::add(&mut maps.processes, pid, process)?);
+    }
+    for (key, session) in &plan.sessions {
+        if Maps::add(&mut maps.sessions, key, session)? {
+            applied.added += 1;
+            applied.opened.push((session.id, *key));
+            for peer in peers(key) {
+                let count = Maps::find(&maps.peers, &peer)?.unwrap_or(0);
+                maps.peers
+                    .insert(peer, count + 1, 0)
+                    .map_err(KernelError::from)?;
+            }
+        }
+    }
+    for (key, pinhole) in &plan.pinholes {
+        // With its listener only: a listener that the kernel side saw open has its pinhole, or
+        // had it and it is used.
+        let fresh = plan
+            .listeners
+            .iter()
+            .filter(|(_, listener)| listener.pinhole == *key)
+            .any(|(endpoint, _)| matches!(Maps::find(&maps.listeners, endpoint), Ok(None)));
+        if fresh {
+            applied.added += usize::from(Maps::add(&mut maps.pinholes, key, pinhole)?);
+        }
+    }
+    for (endpoint, listener) in &plan.listeners {
+        if Maps::add(&mut maps.listeners, endpoint, listener)? {
+            applied.added += 1;
+            let one = if listener.control_port == Port::NONE {
+                port_word::ONE_FOREIGN
+            } else {
+                port_word::ONE_GUARDED
+            };
+            maps.add_listener_hint(endpoint.port.number(), one)?;
+        }
+    }
+    Ok(applied)
+}
+
+/// Takes back adopted sessions that closed between being read and being written: nobody else
+/// would. `plan` is that of the last round, which added nothing.
+pub fn forget_closed(
+    kernel: &mut Kernel,
+    plan: &Plan,
+    sessions: &mut Vec<(u64, SessionKey)>,
+) -> Result<(), KernelError> {
+    let open: HashSet<SessionKey> = plan.sessions.iter().map(|(key, _)| *key).collect();
+    let maps = &mut kernel.maps;
+    let mut closed = Vec::new();
+    sessions.retain(|(id, key)| {
+        let stays = open.contains(key);
+        if !stays {
+            closed.push((*id, *key));
+        }
+        stays
+    });
+    for (id, key) in closed {
+        // Not if the same four-tuple was opened anew.
+        let Some(session) = Maps::find(&maps.sessions, &key)?.filter(|session| session.id == id)
+        else {
+            continue;
+        };
+        Maps::forget(&mut maps.sessions, &key)?;
+        if session.pinhole.port != Port::NONE {
+            Maps::forget(&mut maps.pinholes, &session.pinhole)?;
+        }
+        for peer in peers(&key) {
+            match Maps::find(&maps.peers, &peer)? {
+                Some(count @ 2..) => {
+                    Maps::change(&mut maps.peers, &peer, &(count - 1))?;
+                }
+                _ => Maps::forget(&mut maps.peers, &peer)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Both entries in which a session counts.
+fn peers(key: &SessionKey) -> [Peer; 2] {
+    let peer = key.peer();
+    [
+        peer,
+        Peer {
+            control_port: Port::NONE,
+            ..peer
+        },
+    ]
+}

@@ -1,0 +1,387 @@
+//! What follows from a snapshot: the same rules as in the kernel's socket observer, applied to
+//! what it could not see happen. Pure: no io.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ftpguard_common::{
+    abi::{
+        Admission, Endpoint, Listener, Origin, Pinhole, PinholeKey, Process, Session, SessionKey,
+        process_flags,
+    },
+    net::{Address, Port},
+};
+
+use super::snapshot::{Holder, ListeningSocket, Snapshot};
+use crate::values::PortRange;
+
+/// What the operator declared.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Ports of control connections.
+    pub control_ports: Vec<u16>,
+    /// The declared passive range.
+    pub passive_ports: Option<PortRange>,
+    /// How many data connections a pinhole admits.
+    pub uses: u32,
+    /// Now, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub now: u64,
+}
+
+/// Sessions that the kernel side has seen open, with their ids.
+pub type KnownSessions = HashMap<SessionKey, u64>;
+
+/// What is to be written, in the order of writing.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Processes of guarded ftpds, by process id.
+    pub processes: Vec<(u32, Process)>,
+    /// Control connections.
+    pub sessions: Vec<(SessionKey, Session)>,
+    /// Listeners: control ports, data ports, foreign ones.
+    pub listeners: Vec<(Endpoint, Listener)>,
+    /// Pinholes for data ports whose session is known.
+    pub pinholes: Vec<(PinholeKey, Pinhole)>,
+}
+
+/// The service manager. It may hold the control port's socket (socket activation), but its
+/// children are the whole host (rule F2).
+const SERVICE_MANAGER: u32 = 1;
+
+/// Decides what to adopt. `known` are the sessions that the kernel side has seen open, with
+/// their ids.
+#[must_use]
+pub fn decide(snapshot: &Snapshot, rules: &Rules, known: &KnownSessions) -> Plan {
+    let family = Family::find(snapshot, rules);
+    let sessions = name_sessions(snapshot, rules, known);
+    let served = family.served(&sessions);
+    let processes = family.processes(&served, &sessions);
+    let mut plan = Plan {
+        processes,
+        sessions: sessions
+            .values()
+            .map(|(key, id)| {
+                (
+                    *key,
+                    Session {
+                        id: *id,
+                        opened_at: rules.now,
+                        pinhole: PinholeKey::NONE,
+                        active_port: Port::NONE,
+                        flags: 0,
+                    },
+                )
+            })
+            .collect(),
+        ..Plan::default()
+    };
+    let mut endpoints: BTreeMap<(Address, u16), Listener> = BTreeMap::new();
+    for socket in &snapshot.listeners {
+        let Some(listener) = judge(socket, rules, &family, &served, &sessions, &mut plan) else {
+            continue;
+        };
+        let endpoint = Endpoint::new(socket.address, socket.port);
+        endpoints
+            .entry((endpoint.address, endpoint.port.number()))
+            .and_modify(|known| {
+                let sockets = known.sockets + 1;
+                // As in the kernel: a foreign one never takes a guarded one's place.
+                if listener.control_port != Port::NONE {
+                    *known = listener;
+                }
+                known.sockets = sockets;
+            })
+            .or_insert(listener);
+    }
+    plan.listeners = endpoints
+        .into_iter()
+        .map(|((address, port), listener)| (Endpoint::new(address, Port::new(port)), listener))
+        .collect();
+    let pinholes: BTreeMap<u64, PinholeKey> = plan
+        .pinholes
+        .iter()
+        .map(|(key, pinhole)| (pinhole.session, *key))
+        .collect();
+    for (_, session) in &mut plan.sessions {
+        if let Some(key) = pinholes.get(&session.id) {
+            session.pinhole = *key;
+        }
+    }
+    plan
+}
+
+/// Sessions by the inode of their socket. Connections that nobody has accepted yet have none,
+/// and a number of their own above every inode.
+type Sessions = BTreeMap<u64, (SessionKey, u64)>;
+
+fn name_sessions(snapshot: &Snapshot, rules: &Rules, known: &KnownSessions) -> Sessions {
+    let mut sessions = Sessions::new();
+    for (place, connection) in (0u64..).zip(&snapshot.connections) {
+        let id = known
+            .get(&connection.key)
+            .copied()
+            // The kernel's ids are times at which connections opened; these are before now and
+            // one nanosecond apart.
+            .unwrap_or_else(|| rules.now.saturating_sub(place).max(1));
+        let inode = if connection.inode == 0 {
+            u64::MAX - place
+        } else {
+            connection.inode
+        };
+        sessions.insert(inode, (connection.key, id));
+    }
+    sessions
+}
+
+/// The processes of the guarded ftpds.
+struct Family<'a> {
+    snapshot: &'a Snapshot,
+    /// The control port of each.
+    control_ports: BTreeMap<u32, u16>,
+    acceptors: BTreeSet<u32>,
+}
+
+impl<'a> Family<'a> {
+    fn find(snapshot: &'a Snapshot, rules: &Rules) -> Self {
+        let mut family = Self {
+            snapshot,
+            control_ports: BTreeMap::new(),
+            acceptors: BTreeSet::new(),
+        };
+        for socket in &snapshot.listeners {
+            let port = socket.port.number();
+            if rules.control_ports.contains(&port) {
+                family.accept(socket.inode, port);
+            }
+        }
+        for connection in &snapshot.connections {
+            for (pid, holder) in &snapshot.processes {
+                if *pid != SERVICE_MANAGER && holder.inodes.contains(&connection.inode) {
+                    let port = connection.key.server_port.number();
+                    family.control_ports.entry(*pid).or_insert(port);
+                }
+            }
+        }
+        family.add_descendants();
+        family
+    }
+
+    /// The topmost holders of a control port's socket accept. A child that merely inherited it
+    /// is a session like any other child.
+    fn accept(&mut self, inode: u64, port: u16) {
+        let holds = |pid: u32| {
+            pid != SERVICE_MANAGER
+                && self
+                    .snapshot
+                    .processes
+                    .get(&pid)
+                    .is_some_and(|holder| holder.inodes.contains(&inode))
+        };
+        let top: Vec<u32> = self
+            .snapshot
+            .processes
+            .iter()
+            .filter(|(pid, holder)| holds(**pid) && !holds(holder.parent))
+            .map(|(pid, _)| *pid)
+            .collect();
+        for pid in top {
+            self.acceptors.insert(pid);
+            self.control_ports.entry(pid).or_insert(port);
+        }
+    }
+
+    fn add_descendants(&mut self) {
+        loop {
+            let new: Vec<(u32, u16)> = self
+                .snapshot
+                .processes
+                .iter()
+                .filter(|(pid, _)| !self.control_ports.contains_key(pid))
+                .filter_map(|(pid, holder)| Some((*pid, *self.control_ports.get(&holder.parent)?)))
+                .collect();
+            if new.is_empty() {
+                return;
+            }
+            self.control_ports.extend(new);
+        }
+    }
+
+    fn holder(&self, pid: u32) -> Option<&Holder> {
+        self.snapshot.processes.get(&pid)
+    }
+
+    fn contains(&self, pid: u32) -> bool {
+        self.control_ports.contains_key(&pid)
+    }
+
+    /// The ancestors of a process up to, and without, the acceptor.
+    fn ancestors(&self, pid: u32) -> impl Iterator<Item = u32> + '_ {
+        let parent = move |pid: &u32| {
+            self.holder(*pid)
+                .map(|holder| holder.parent)
+                .filter(|parent| self.contains(*parent) && !self.acceptors.contains(parent))
+        };
+        // A process table has no cycles; a torn reading of one may.
+        std::iter::successors(parent(&pid), parent).take(self.snapshot.processes.len())
+    }
+
+    /// Which sessions each process serves: those it holds, and those that its descendants hold
+    /// (rule F2: what they share is the inherited control socket).
+    fn served(&self, sessions: &Sessions) -> BTreeMap<u32, BTreeSet<u64>> {
+        let mut served: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
+        for pid in self.control_ports.keys() {
+            let Some(holder) = self.holder(*pid) else {
+                continue;
+            };
+            let held: Vec<u64> = holder
+                .inodes
+                .iter()
+                .copied()
+                .filter(|inode| sessions.contains_key(inode))
+                .collect();
+            if held.is_empty() {
+                continue;
+            }
+            served.entry(*pid).or_default().extend(&held);
+            if !self.acceptors.contains(pid) {
+                for ancestor in self.ancestors(*pid) {
+                    served.entry(ancestor).or_default().extend(&held);
+                }
+            }
+        }
+        served
+    }
+
+    /// Parents come before their children, so that no child is ever without.
+    fn processes(
+        &self,
+        served: &BTreeMap<u32, BTreeSet<u64>>,
+        sessions: &Sessions,
+    ) -> Vec<(u32, Process)> {
+        let mut processes: Vec<(usize, u32, Process)> = self
+            .control_ports
+            .iter()
+            .map(|(pid, control_port)| {
+                let own = served.get(pid);
+                // What a session forks belongs to it, until it reads for itself.
+                let inherited = || {
+                    self.ancestors(*pid)
+                        .filter(|_| !self.acceptors.contains(pid))
+                        .find_map(|ancestor| served.get(&ancestor))
+                };
+                let shared = own.or_else(inherited);
+                let first = shared
+                    .and_then(|inodes| inodes.first())
+                    .and_then(|inode| sessions.get(inode));
+                let mut flags = 0;
+                if shared.is_some_and(|inodes| inodes.len() > 1) {
+                    flags |= process_flags::SHARED;
+                }
+                if self.acceptors.contains(pid) {
+                    flags |= process_flags::ACCEPTOR;
+                } else if own.is_none() && shared.is_some() {
+                    flags |= process_flags::INHERITED;
+                }
+                let process = Process {
+                    session_id: first.map_or(0, |(_, id)| *id),
+                    session: first.map_or(NO_SESSION, |(key, _)| *key),
+                    parent: self.holder(*pid).map_or(0, |holder| holder.parent),
+                    control_port: Port::new(*control_port),
+                    flags,
+                    pad: 0,
+                };
+                let depth =
+                    self.ancestors(*pid).count() + usize::from(!self.acceptors.contains(pid));
+                (depth, *pid, process)
+            })
+            .collect();
+        processes.sort_by_key(|(depth, pid, _)| (*depth, *pid));
+        processes
+            .into_iter()
+            .map(|(_, pid, process)| (pid, process))
+            .collect()
+    }
+}
+
+const NO_SESSION: SessionKey = SessionKey {
+    client: Address::WILDCARD,
+    server: Address::WILDCARD,
+    client_port: Port::NONE,
+    server_port: Port::NONE,
+};
+
+/// What a listening socket is; `None` where it is none of the guard's business. Adds the pinhole
+/// where the session is known.
+fn judge(
+    socket: &ListeningSocket,
+    rules: &Rules,
+    family: &Family<'_>,
+    served: &BTreeMap<u32, BTreeSet<u64>>,
+    sessions: &Sessions,
+    plan: &mut Plan,
+) -> Option<Listener> {
+    let holders: Vec<u32> = family
+        .snapshot
+        .processes
+        .iter()
+        .filter(|(_, holder)| holder.inodes.contains(&socket.inode))
+        .map(|(pid, _)| *pid)
+        .collect();
+    let number = socket.port.number();
+    let listener = |tgid, control_port| Listener {
+        session: 0,
+        pinhole: PinholeKey::NONE,
+        tgid,
+        control_port,
+        admission: Admission::Pinhole as u16,
+        sockets: 1,
+    };
+    if rules.control_ports.contains(&number) {
+        // Of a watched process, the service manager included (socket activation).
+        return holders.first().map(|pid| listener(*pid, socket.port));
+    }
+    let Some(pid) = holders.iter().copied().find(|pid| family.contains(*pid)) else {
+        let declared = rules
+            .passive_ports
+            .is_some_and(|range| range.contains(number));
+        let tgid = holders.first().copied().unwrap_or(0);
+        return (declared && socket.here).then(|| listener(tgid, Port::NONE));
+    };
+    let control_port = family.control_ports.get(&pid).copied().unwrap_or(0);
+    let mut listener = listener(pid, Port::new(control_port));
+    if socket.port.is_low() {
+        return Some(listener);
+    }
+    let all: BTreeSet<u64> = holders
+        .iter()
+        .filter_map(|pid| served.get(pid))
+        .flatten()
+        .copied()
+        .collect();
+    let only = (all.len() == 1)
+        .then(|| all.first())
+        .flatten()
+        .and_then(|inode| sessions.get(inode));
+    match only {
+        Some((key, id)) => {
+            listener.session = *id;
+            listener.pinhole = key.pinhole(socket.port);
+            plan.pinholes.push((
+                listener.pinhole,
+                Pinhole {
+                    session: *id,
+                    made_at: rules.now,
+                    uses: rules.uses,
+                    origin: Origin::Adopted as u32,
+                    client_port: key.client_port,
+                    server_port: key.server_port,
+                    pad: 0,
+                },
+            ));
+        }
+        None => listener.admission = Admission::ControlPeer as u16,
+    }
+    Some(listener)
+}
+
+#[cfg(test)]
+mod tests;

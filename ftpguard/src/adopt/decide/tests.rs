@@ -1,0 +1,301 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{super::snapshot::Connection, *};
+
+const SERVER: [u8; 4] = [10, 0, 0, 1];
+/// The acceptor's listening socket.
+const CONTROL: u64 = 100;
+/// The data port's listening socket.
+const DATA: u64 = 300;
+
+fn v4(octets: [u8; 4]) -> Address {
+    Ipv4Addr::from(octets).into()
+}
+
+fn session(client: u8) -> SessionKey {
+    SessionKey {
+        client: v4([10, 0, 0, client]),
+        server: v4(SERVER),
+        client_port: Port::new(4000 + u16::from(client)),
+        server_port: Port::new(21),
+    }
+}
+
+fn rules() -> Rules {
+    Rules {
+        control_ports: vec![21],
+        passive_ports: Some("50000-50099".parse().expect("a range")),
+        uses: 1,
+        now: 1_000,
+    }
+}
+
+/// A host: listeners as (inode, port), connections as (inode, client), processes as
+/// (pid, parent, inodes).
+fn host(
+    listeners: &[(u64, u16)],
+    connections: &[(u64, u8)],
+    processes: &[(u32, u32, &[u64])],
+) -> Snapshot {
+    Snapshot {
+        listeners: listeners
+            .iter()
+            .map(|(inode, port)| ListeningSocket {
+                address: if *port == 21 {
+                    IpAddr::from(Ipv4Addr::UNSPECIFIED).into()
+                } else {
+                    v4(SERVER)
+                },
+                port: Port::new(*port),
+                inode: *inode,
+                here: true,
+            })
+            .collect(),
+        connections: connections
+            .iter()
+            .map(|(inode, client)| Connection {
+                key: session(*client),
+                inode: *inode,
+            })
+            .collect(),
+        processes: processes
+            .iter()
+            .map(|(pid, parent, inodes)| {
+                (
+                    *pid,
+                    Holder {
+                        parent: *parent,
+                        inodes: inodes.iter().copied().collect(),
+                    },
+                )
+            })
+            .collect(),
+    }
+}
+
+fn plan(snapshot: &Snapshot) -> Plan {
+    decide(snapshot, &rules(), &HashMap::new())
+}
+
+fn process(plan: &Plan, pid: u32) -> Process {
+    plan.processes
+        .iter()
+        .find(|(known, _)| *known == pid)
+        .map_or_else(
+            || panic!("process {pid} is adopted"),
+            |(_, process)| *process,
+        )
+}
+
+fn listener(plan: &Plan, port: u16) -> Option<Listener> {
+    plan.listeners
+        .iter()
+        .find(|(endpoint, _)| endpoint.port == Port::new(port))
+        .map(|(_, listener)| *listener)
+}
+
+fn may_reach(plan: &Plan) -> Vec<(IpAddr, u16)> {
+    plan.pinholes
+        .iter()
+        .map(|(key, _)| (key.client.ip(), key.port.number()))
+        .collect()
+}
+
+#[test]
+fn k10_vsftpd_with_a_listener_of_the_privileged_parent() {
+    // Acceptor 10, privileged parent 20, reader 30: the last two share the control socket, the
+    // parent listens.
+    let plan = plan(&host(
+        &[(CONTROL, 21), (DATA, 50_000)],
+        &[(200, 2)],
+        &[
+            (10, 1, &[CONTROL]),
+            (20, 10, &[200, DATA]),
+            (30, 20, &[200]),
+        ],
+    ));
+    let acceptor = process(&plan, 10);
+    assert_eq!(acceptor.flags, process_flags::ACCEPTOR);
+    assert_eq!(acceptor.session_id, 0);
+    for pid in [20, 30] {
+        assert_eq!(process(&plan, pid).session, session(2));
+        assert_eq!(process(&plan, pid).flags, 0);
+    }
+    assert_eq!(process(&plan, 30).parent, 20);
+    assert_eq!(may_reach(&plan), [([10, 0, 0, 2].into(), 50_000)]);
+    assert_eq!(
+        plan.sessions[0].1.pinhole,
+        session(2).pinhole(Port::new(50_000))
+    );
+    let data = listener(&plan, 50_000).expect("guarded");
+    assert_eq!(data.control_port, Port::new(21));
+    assert_eq!(data.session, plan.sessions[0].1.id);
+    // The control port itself, so that sessions count on it.
+    assert!(listener(&plan, 21).is_some());
+    // Parents first.
+    let order: Vec<u32> = plan.processes.iter().map(|(pid, _)| *pid).collect();
+    assert_eq!(order, [10, 20, 30]);
+}
+
+#[test]
+fn f2_the_parent_that_holds_no_control_socket_is_claimed_by_its_child() {
+    let plan = plan(&host(
+        &[(CONTROL, 21), (DATA, 50_000)],
+        &[(200, 2)],
+        &[(10, 1, &[CONTROL]), (20, 10, &[DATA]), (30, 20, &[200])],
+    ));
+    assert_eq!(process(&plan, 20).session, session(2));
+    assert_eq!(may_reach(&plan), [([10, 0, 0, 2].into(), 50_000)]);
+}
+
+#[test]
+fn p4_a_process_with_several_sessions_names_nobody() {
+    let plan = plan(&host(
+        &[(CONTROL, 21), (DATA, 50_000)],
+        &[(200, 2), (201, 3)],
+        &[(10, 1, &[CONTROL, 200, 201, DATA])],
+    ));
+    assert_eq!(
+        process(&plan, 10).flags,
+        process_flags::ACCEPTOR | process_flags::SHARED
+    );
+    assert!(plan.pinholes.is_empty());
+    let data = listener(&plan, 50_000).expect("guarded");
+    assert_eq!(data.admission, Admission::ControlPeer as u16);
+    assert_eq!(plan.sessions.len(), 2);
+}
+
+#[test]
+fn f2_two_sessions_of_one_acceptor_stay_apart() {
+    let plan = plan(&host(
+        &[(CONTROL, 21), (DATA, 50_000), (301, 50_001)],
+        &[(200, 2), (201, 3)],
+        &[
+            (10, 1, &[CONTROL]),
+            (20, 10, &[200, DATA]),
+            (21, 10, &[201, 301]),
+        ],
+    ));
+    let mut reach = may_reach(&plan);
+    reach.sort_unstable();
+    assert_eq!(
+        reach,
+        [
+            ([10, 0, 0, 2].into(), 50_000),
+            ([10, 0, 0, 3].into(), 50_001)
+        ]
+    );
+}
+
+#[test]
+fn f2_the_service_manager_is_no_acceptor() {
+    // Socket activation: pid 1 holds the control port's socket. Process 40 is some other
+    // service, 20 an instance of the ftpd.
+    let plan = plan(&host(
+        &[(CONTROL, 21), (DATA, 50_000)],
+        &[(200, 2)],
+        &[(1, 0, &[CONTROL]), (20, 1, &[200, DATA]), (40, 1, &[])],
+    ));
+    let adopted: Vec<u32> = plan.processes.iter().map(|(pid, _)| *pid).collect();
+    assert_eq!(adopted, [20]);
+    assert_eq!(may_reach(&plan), [([10, 0, 0, 2].into(), 50_000)]);
+    // Sessions that come later count on its port all the same.
+    assert!(listener(&plan, 21).is_some());
+}
+
+#[test]
+fn f2_an_ftpd_that_was_handed_the_socket_is_the_acceptor() {
+    let plan = plan(&host(
+        &[(CONTROL, 21)],
+        &[],
+        &[
+            (1, 0, &[CONTROL]),
+            (10, 1, &[CONTROL]),
+            (11, 10, &[CONTROL]),
+        ],
+    ));
+    assert_eq!(process(&plan, 10).flags, process_flags::ACCEPTOR);
+    // A prefork worker that inherited it reads for itself later.
+    assert_eq!(process(&plan, 11).flags, 0);
+}
+
+#[test]
+fn a_helper_of_a_session_inherits_it() {
+    let plan = plan(&host(
+        &[(CONTROL, 21), (DATA, 50_000)],
+        &[(200, 2)],
+        &[(10, 1, &[CONTROL]), (20, 10, &[200]), (30, 20, &[DATA])],
+    ));
+    let helper = process(&plan, 30);
+    assert_eq!(helper.session, session(2));
+    assert_eq!(helper.flags, process_flags::INHERITED);
+    // Whether it is alone in this the sockets do not say.
+    let data = listener(&plan, 50_000).expect("guarded");
+    assert_eq!(data.admission, Admission::ControlPeer as u16);
+}
+
+#[test]
+fn i4_foreign_listeners_count_in_the_range_only() {
+    let plan = plan(&host(
+        &[(CONTROL, 21), (400, 50_050), (401, 8_080)],
+        &[],
+        &[(10, 1, &[CONTROL]), (50, 1, &[400, 401])],
+    ));
+    let foreign = listener(&plan, 50_050).expect("known");
+    assert_eq!((foreign.control_port, foreign.tgid), (Port::NONE, 50));
+    assert!(listener(&plan, 8_080).is_none());
+}
+
+#[test]
+fn i1_a_guarded_listener_outside_the_range_counts() {
+    let plan = plan(&host(
+        &[(CONTROL, 21), (DATA, 33_333)],
+        &[(200, 2)],
+        &[(10, 1, &[CONTROL]), (20, 10, &[200, DATA])],
+    ));
+    assert!(listener(&plan, 33_333).is_some());
+}
+
+#[test]
+fn r8_a_low_listener_gets_no_pinhole() {
+    let plan = plan(&host(
+        &[(CONTROL, 21), (DATA, 1_023)],
+        &[(200, 2)],
+        &[(10, 1, &[CONTROL]), (20, 10, &[200, DATA])],
+    ));
+    assert!(plan.pinholes.is_empty());
+    let low = listener(&plan, 1_023).expect("guarded");
+    assert_eq!(low.admission, Admission::Pinhole as u16);
+}
+
+#[test]
+fn sessions_that_the_kernel_knows_keep_their_id() {
+    let snapshot = host(
+        &[(CONTROL, 21)],
+        &[(200, 2), (0, 3), (0, 4)],
+        &[(10, 1, &[CONTROL]), (20, 10, &[200])],
+    );
+    let plan = decide(&snapshot, &rules(), &HashMap::from([(session(2), 77)]));
+    assert_eq!(process(&plan, 20).session_id, 77);
+    let mut ids: Vec<u64> = plan
+        .sessions
+        .iter()
+        .map(|(_, session)| session.id)
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    // Those that wait to be accepted are sessions too, each with an id of its own.
+    assert_eq!(ids.len(), 3);
+    assert!(ids.iter().all(|id| *id != 0));
+}
+
+#[test]
+fn shared_endpoints_are_counted() {
+    let plan = plan(&host(
+        &[(CONTROL, 21), (400, 50_050), (DATA, 50_050)],
+        &[(200, 2)],
+        &[(10, 1, &[CONTROL]), (20, 10, &[200, DATA]), (50, 1, &[400])],
+    ));
+    let both = listener(&plan, 50_050).expect("known");
+    assert_eq!((both.sockets, both.control_port), (2, Port::new(21)));
+}

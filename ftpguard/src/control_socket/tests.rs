@@ -1,0 +1,223 @@
+use std::{
+    env, process,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use tokio::runtime::Builder;
+
+use super::*;
+use crate::events::{Ends, Happening};
+
+/// A runtime folder of its own, gone at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(env::temp_dir().join(format!("ftpguard-socket-{}-{count}", process::id())))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn record() -> Record {
+    Record {
+        time: 5,
+        what: Happening::SessionOpened(Ends {
+            client: [10, 0, 0, 2].into(),
+            client_port: 4711,
+            server: [10, 0, 0, 1].into(),
+            port: 21,
+        }),
+    }
+}
+
+/// Serves `folder` while `client` runs in a thread of its own; every question is answered with
+/// no sessions, `events` with a feed that yields two records and ends.
+fn with_server<T: Send + 'static>(
+    folder: &Path,
+    client: impl FnOnce(PathBuf) -> T + Send + 'static,
+) -> T {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
+    runtime.block_on(async {
+        let socket = ControlSocket::bind(folder).expect("socket");
+        let (questions, mut asked) = mpsc::channel::<Question>(4);
+        tokio::spawn(socket.serve(questions));
+        tokio::spawn(async move {
+            while let Some(question) = asked.recv().await {
+                let answer = match question.request {
+                    Request::Events { follow: true } => {
+                        let (sender, feed) = broadcast::channel(4);
+                        for _ in 0..2 {
+                            sender.send(Arc::new(record())).expect("a receiver");
+                        }
+                        Answer {
+                            reply: Reply::Events(vec![record()]),
+                            feed: Some(feed),
+                        }
+                    }
+                    Request::Events { follow: false }
+                    | Request::Status {}
+                    | Request::Sessions {}
+                    | Request::Pinholes {} => Answer {
+                        reply: Reply::Sessions(Vec::new()),
+                        feed: None,
+                    },
+                };
+                let _ = question.answer.send(answer);
+            }
+        });
+        let folder = folder.to_owned();
+        let (done, result) = oneshot::channel();
+        thread::spawn(move || {
+            let _ = done.send(client(folder));
+        });
+        timeout(Duration::from_secs(20), result)
+            .await
+            .expect("in time")
+            .expect("no panic")
+    })
+}
+
+fn exchange(folder: &Path, request: &[u8]) -> String {
+    let mut stream = BlockingStream::connect(socket_path(folder)).expect("connected");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("timeout");
+    // The guard may close before everything is sent.
+    let _ = stream.write_all(request);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut answer = String::new();
+    let _ = io::Read::read_to_string(&mut stream, &mut answer);
+    answer
+}
+
+#[test]
+fn a_question_is_answered() {
+    let folder = Folder::new();
+    let reply = with_server(&folder.0, |folder| ask(&folder, &Request::Sessions {}));
+    assert_eq!(reply.expect("an answer"), Reply::Sessions(Vec::new()));
+    // The socket is gone with the guard, and the folder can be used again.
+    assert!(!socket_path(&folder.0).exists());
+    with_server(&folder.0, |folder| ask(&folder, &Request::Sessions {})).expect("an answer");
+}
+
+#[test]
+fn garbage_gets_an_error_and_the_next_client_an_answer() {
+    let folder = Folder::new();
+    let mut deep = vec![b'['; 4_000];
+    deep.push(b'\n');
+    let garbage: Vec<Vec<u8>> = vec![
+        b"\n".to_vec(),
+        b"{}\n".to_vec(),
+        b"\"status\"\n".to_vec(),
+        b"{\"request\":\"detach\"}\n".to_vec(),
+        b"{\"request\":\"status\",\"also\":1}\n".to_vec(),
+        b"{\"request\":\"status\"}".to_vec(),
+        b"\xff\xfe\x00\n".to_vec(),
+        vec![b'x'; 100_000],
+        deep,
+        Vec::new(),
+    ];
+    let answers = with_server(&folder.0, move |folder| {
+        let answers: Vec<String> = garbage
+            .iter()
+            .map(|request| exchange(&folder, request))
+            .collect();
+        ask(&folder, &Request::Sessions {}).expect("still there");
+        answers
+    });
+    for answer in answers {
+        // Where more was sent than is read, the answer may be cut off by the reset.
+        assert!(
+            answer.is_empty() || answer.starts_with("{\"error\":"),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn silent_clients_do_not_keep_others_out_for_ever() {
+    let folder = Folder::new();
+    let (refused, later) = with_server(&folder.0, |folder| {
+        let silent: Vec<_> = (0..MAX_CLIENTS)
+            .map(|_| BlockingStream::connect(socket_path(&folder)).expect("connected"))
+            .collect();
+        thread::sleep(Duration::from_millis(200));
+        let refused = ask(&folder, &Request::Sessions {});
+        thread::sleep(PATIENCE);
+        let later = ask(&folder, &Request::Sessions {});
+        drop(silent);
+        (refused, later)
+    });
+    assert!(refused.is_err());
+    later.expect("an answer");
+}
+
+#[test]
+fn events_are_followed_to_the_end() {
+    let folder = Folder::new();
+    let records = with_server(&folder.0, |folder| {
+        let mut records = Vec::new();
+        follow(&folder, |record| {
+            records.push(record);
+            true
+        })
+        .map(|()| records)
+    });
+    assert_eq!(records.expect("records"), [record(), record(), record()]);
+}
+
+#[test]
+fn a_second_guard_is_refused_and_a_stale_socket_is_not() {
+    let folder = Folder::new();
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
+    let _context = runtime.enter();
+    let first = ControlSocket::bind(&folder.0).expect("first");
+    let refused = ControlSocket::bind(&folder.0)
+        .map(drop)
+        .expect_err("second");
+    assert!(refused.to_string().contains("--runtime-dir"), "{refused}");
+    drop(first);
+    // What a guard that was killed leaves.
+    drop(std::os::unix::net::UnixListener::bind(socket_path(&folder.0)).expect("stale"));
+    assert!(socket_path(&folder.0).exists());
+    let again = ControlSocket::bind(&folder.0).expect("again");
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &fs::metadata(socket_path(&folder.0))
+            .expect("socket")
+            .permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    drop(again);
+    // A file that is no socket is not ours to remove.
+    fs::write(socket_path(&folder.0), "precious").expect("written");
+    let refused = ControlSocket::bind(&folder.0)
+        .map(drop)
+        .expect_err("a file");
+    assert!(refused.to_string().contains("no socket"), "{refused}");
+    assert!(socket_path(&folder.0).exists());
+}
+
+#[test]
+fn nobody_answers_is_one_line_with_the_remedy() {
+    let folder = Folder::new();
+    let error = ask(&folder.0, &Request::Status {}).expect_err("nobody");
+    let line = format!("{error:#}");
+    assert!(
+        line.contains("ftpguard run") && !line.contains('\n'),
+        "{line}"
+    );
+}

@@ -1,0 +1,125 @@
+//! The backstop: what events should have told and did not, and what outlives its time.
+
+use std::{collections::HashMap, time::Duration};
+
+use ftpguard_common::{abi::Peer, net::Port, verdict::Incident};
+
+use super::Guard;
+use crate::{
+    clock,
+    events::{Ending, Happening},
+    kernel::{KernelError, Maps},
+};
+
+/// How long a pinhole lives at most (rule K5).
+const BACKSTOP: Duration = Duration::from_mins(15);
+
+/// What the last sweep saw.
+#[derive(Default)]
+pub(super) struct Sweep {
+    suppressed: u64,
+    lost: u64,
+    lost_bytes: u64,
+    /// Clients whose count of control connections did not fit, with the right count.
+    doubtful: HashMap<Peer, u32>,
+}
+
+impl Guard {
+    /// Lets the kernel side report denials one by one again, and tells how many it did not.
+    pub(super) fn refill(&mut self) -> Result<(), KernelError> {
+        self.kernel.maps.refill_event_budget(super::EVENT_BUDGET)?;
+        let suppressed = self.kernel.maps.incident(Incident::EventSuppressed)?;
+        let new = suppressed.saturating_sub(self.sweep.suppressed);
+        self.sweep.suppressed = suppressed;
+        self.journal.tell_held_back(new);
+        Ok(())
+    }
+
+    /// Looks everything over.
+    pub(super) fn look_over(&mut self) -> Result<(), KernelError> {
+        self.refill()?;
+        self.check_losses()?;
+        self.end_old_pinholes()?;
+        self.mend_peers()?;
+        self.kernel.maps.refresh_addresses()?;
+        let Self {
+            watcher, journal, ..
+        } = self;
+        watcher.elapse(clock::monotonic_ns(), &mut |key, event| {
+            if let Some(what) = super::text::remark(&key, &event) {
+                journal.tell(what);
+            }
+        });
+        Ok(())
+    }
+
+    /// After lost events the memory is read anew; after lost bytes no dialogue is believed
+    /// until it has been quiet.
+    pub(super) fn check_losses(&mut self) -> Result<(), KernelError> {
+        let lost = self.kernel.maps.incident(Incident::EventLost)?;
+        if lost > self.sweep.lost {
+            self.journal.tell(Happening::EventsLost {
+                count: lost - self.sweep.lost,
+            });
+            self.sweep.lost = lost;
+            self.state.reload(&self.kernel);
+        }
+        let lost_bytes = self.kernel.maps.incident(Incident::ControlBytesLost)?;
+        if lost_bytes > self.sweep.lost_bytes {
+            self.sweep.lost_bytes = lost_bytes;
+            self.watcher.lose(&mut |_, _| {});
+        }
+        Ok(())
+    }
+
+    fn end_old_pinholes(&mut self) -> Result<(), KernelError> {
+        let limit = u64::try_from(BACKSTOP.as_nanos()).unwrap_or(u64::MAX);
+        let now = clock::monotonic_ns();
+        for (key, pinhole) in Maps::entries(&self.kernel.maps.pinholes) {
+            if now.saturating_sub(pinhole.made_at) < limit {
+                continue;
+            }
+            self.close_pinhole(&key, Ending::Expired)?;
+        }
+        Ok(())
+    }
+
+    /// The kernel side counts without locks. A count that was wrong in the same way twice is
+    /// set right; one that is wrong once may just be changing.
+    fn mend_peers(&mut self) -> Result<(), KernelError> {
+        let mut right: HashMap<Peer, u32> = HashMap::new();
+        for (key, _) in Maps::entries(&self.kernel.maps.sessions) {
+            let peer = key.peer();
+            *right.entry(peer).or_default() += 1;
+            let any = Peer {
+                control_port: Port::NONE,
+                ..peer
+            };
+            *right.entry(any).or_default() += 1;
+        }
+        let mut wrong: HashMap<Peer, u32> = HashMap::new();
+        let maps = &mut self.kernel.maps;
+        for (peer, count) in Maps::entries(&maps.peers) {
+            let expected = right.remove(&peer).unwrap_or(0);
+            if expected != count {
+                wrong.insert(peer, expected);
+            }
+        }
+        // Those that hold sessions and are not counted at all.
+        wrong.extend(right);
+        for (peer, expected) in &wrong {
+            if self.sweep.doubtful.get(peer) != Some(expected) {
+                continue;
+            }
+            if *expected == 0 {
+                Maps::forget(&mut maps.peers, peer)?;
+            } else {
+                maps.peers
+                    .insert(peer, expected, 0)
+                    .map_err(KernelError::from)?;
+            }
+        }
+        self.sweep.doubtful = wrong;
+        Ok(())
+    }
+}

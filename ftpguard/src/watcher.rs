@@ -1,0 +1,275 @@
+//! The text watcher: captured pieces of control connections in, findings out. Pure: no io.
+//!
+//! Each control connection has its streams put in order and its dialogue followed by
+//! [`ftpguard_common::ftp`]. What a finding changes is decided elsewhere
+//! (`guard/text.rs`): text labels, narrows and revokes, and never widens (rules P1 to P3).
+
+use std::collections::HashMap;
+
+use ftpguard_common::{
+    abi::SessionKey,
+    event::{ControlHeader, Direction},
+    ftp::{
+        Dialogue, DialogueEvent, Opacity,
+        stream::{Received, Segment, Sent, StreamEvent},
+    },
+};
+
+/// Where a control connection was first seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// From its handshake on.
+    Handshake,
+    /// Somewhere in the middle (rule K10).
+    Middle,
+}
+
+/// The control connections whose text is read.
+pub struct Watcher {
+    sessions: HashMap<SessionKey, Text>,
+    /// How many are read at once: each takes its memory.
+    limit: usize,
+    reading: usize,
+    unread: u64,
+}
+
+/// What there is of a session's text.
+enum Text {
+    Read(Box<Conversation>),
+    /// Nothing can be read any more.
+    Opaque(Opacity),
+}
+
+struct Conversation {
+    sent: Sent,
+    received: Received,
+    dialogue: Dialogue,
+    latest: Option<DialogueEvent>,
+}
+
+/// What is known of a session's text, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Label {
+    /// `clear`, `desynchronised`, why it cannot be read, or `unread`.
+    pub text: &'static str,
+    /// The latest thing it said that matters. Nothing an outsider chose but numbers is in it.
+    pub latest: Option<String>,
+}
+
+impl Watcher {
+    /// A watcher that reads at most `limit` control connections at once.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            sessions: HashMap::new(),
+            limit,
+            reading: 0,
+            unread: 0,
+        }
+    }
+
+    /// Takes one record of the ring buffer. False where it makes no sense.
+    ///
+    /// `now` is nanoseconds of `CLOCK_MONOTONIC`. `beginning` is asked about sessions not seen
+    /// before; `None` for one that is not open (any more). Findings go to `tell`.
+    pub fn take(
+        &mut self,
+        record: &[u8],
+        now: u64,
+        beginning: impl FnOnce(&SessionKey) -> Option<Beginning>,
+        tell: &mut dyn FnMut(SessionKey, DialogueEvent),
+    ) -> bool {
+        let Some((header, direction, bytes)) = read_record(record) else {
+            return false;
+        };
+        let key = header.session;
+        if !self.sessions.contains_key(&key) {
+            let Some(beginning) = beginning(&key) else {
+                return true;
+            };
+            if self.reading >= self.limit {
+                self.unread += 1;
+                return true;
+            }
+            self.reading += 1;
+            let conversation = Box::new(Conversation::new(beginning));
+            self.sessions.insert(key, Text::Read(conversation));
+        }
+        let Some(text) = self.sessions.get_mut(&key) else {
+            return true;
+        };
+        let Text::Read(conversation) = text else {
+            return true;
+        };
+        let segment = Segment::captured(&header, bytes);
+        conversation.segment(direction, segment, now, &mut |event| tell(key, event));
+        if let Some(DialogueEvent::Opaque(why)) = conversation.latest {
+            *text = Text::Opaque(why);
+            self.reading -= 1;
+        }
+        true
+    }
+
+    /// Lets time pass for every session: holes are given up, dialogues synchronise again.
+    pub fn elapse(&mut self, now: u64, tell: &mut dyn FnMut(SessionKey, DialogueEvent)) {
+        for (key, text) in &mut self.sessions {
+            if let Text::Read(conversation) = text {
+                conversation.elapse(now, &mut |event| tell(*key, event));
+                if let Some(DialogueEvent::Opaque(why)) = conversation.latest {
+                    *text = Text::Opaque(why);
+                    self.reading -= 1;
+                }
+            }
+        }
+    }
+
+    /// Captured bytes were lost, and nobody knows whose: every dialogue is desynchronised until
+    /// it has been quiet (rule S9).
+    pub fn lose(&mut self, tell: &mut dyn FnMut(SessionKey, DialogueEvent)) {
+        for (key, text) in &mut self.sessions {
+            if let Text::Read(conversation) = text {
+                for direction in [Direction::ToServer, Direction::ToClient] {
+                    conversation
+                        .dialogue
+                        .gap(direction, &mut |event| tell(*key, event));
+                }
+            }
+        }
+    }
+
+    /// The session is closed.
+    pub fn forget(&mut self, key: &SessionKey) {
+        if let Some(Text::Read(_)) = self.sessions.remove(key) {
+            self.reading -= 1;
+        }
+    }
+
+    /// Whether the session's text is read, and replies are matched to commands.
+    #[must_use]
+    pub fn is_clear(&self, key: &SessionKey) -> bool {
+        matches!(self.sessions.get(key),
+            Some(Text::Read(conversation)) if conversation.dialogue.is_synchronised())
+    }
+
+    /// What is known of a session's text.
+    #[must_use]
+    pub fn label(&self, key: &SessionKey) -> Label {
+        match self.sessions.get(key) {
+            None => Label {
+                text: "unread",
+                latest: None,
+            },
+            Some(Text::Opaque(why)) => Label {
+                text: why.label(),
+                latest: None,
+            },
+            Some(Text::Read(conversation)) => Label {
+                text: if conversation.dialogue.is_synchronised() {
+                    "clear"
+                } else {
+                    "desynchronised"
+                },
+                latest: conversation.latest.map(|event| event.to_string()),
+            },
+        }
+    }
+
+    /// How many pieces were not read because too many sessions were.
+    #[must_use]
+    pub const fn unread(&self) -> u64 {
+        self.unread
+    }
+}
+
+impl Conversation {
+    fn new(beginning: Beginning) -> Self {
+        Self {
+            sent: Sent::new(),
+            received: Received::new(),
+            dialogue: match beginning {
+                Beginning::Handshake => Dialogue::new(),
+                Beginning::Middle => Dialogue::adopted(),
+            },
+            latest: None,
+        }
+    }
+
+    fn segment(
+        &mut self,
+        direction: Direction,
+        segment: Segment<'_>,
+        now: u64,
+        tell: &mut dyn FnMut(DialogueEvent),
+    ) {
+        let Self {
+            sent,
+            received,
+            dialogue,
+            latest,
+        } = self;
+        let mut follow = |event: StreamEvent<'_>| {
+            follow_stream(dialogue, latest, direction, event, now, tell);
+        };
+        match direction {
+            Direction::ToServer => received.segment(segment, now, &mut follow),
+            Direction::ToClient => sent.segment(segment, &mut follow),
+        }
+    }
+
+    fn elapse(&mut self, now: u64, tell: &mut dyn FnMut(DialogueEvent)) {
+        let Self {
+            received,
+            dialogue,
+            latest,
+            ..
+        } = self;
+        received.elapse(now, &mut |event| {
+            follow_stream(dialogue, latest, Direction::ToServer, event, now, tell);
+        });
+        dialogue.elapse(now, &mut |event| {
+            *latest = Some(event);
+            tell(event);
+        });
+    }
+}
+
+fn follow_stream(
+    dialogue: &mut Dialogue,
+    latest: &mut Option<DialogueEvent>,
+    direction: Direction,
+    event: StreamEvent<'_>,
+    now: u64,
+    tell: &mut dyn FnMut(DialogueEvent),
+) {
+    let mut note = |event| {
+        *latest = Some(event);
+        tell(event);
+    };
+    match event {
+        StreamEvent::Bytes(bytes) => dialogue.feed(direction, bytes, now, &mut note),
+        StreamEvent::Gap(_) => dialogue.gap(direction, &mut note),
+        StreamEvent::Contradiction => dialogue.distrust(&mut note),
+        // The handshake itself is never captured; a session picked up in the middle began with
+        // a dialogue that knows.
+        StreamEvent::PickedUp | StreamEvent::End => {}
+    }
+}
+
+/// Header, direction and bytes of one record; `None` where they do not fit each other.
+fn read_record(record: &[u8]) -> Option<(ControlHeader, Direction, &[u8])> {
+    let (header, bytes) = record.split_at_checked(size_of::<ControlHeader>())?;
+    let header: ControlHeader = bytemuck::try_pod_read_unaligned(header).ok()?;
+    let direction = match header.direction {
+        number if number == Direction::ToServer as u16 => Direction::ToServer,
+        number if number == Direction::ToClient as u16 => Direction::ToClient,
+        _ => return None,
+    };
+    let captured = usize::try_from(header.captured).ok()?;
+    if header.captured > header.length {
+        return None;
+    }
+    Some((header, direction, bytes.get(..captured)?))
+}
+
+#[cfg(test)]
+mod tests;

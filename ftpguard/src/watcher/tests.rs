@@ -1,0 +1,197 @@
+use bytemuck::bytes_of;
+use ftpguard_common::net::{Address, Port};
+
+use super::*;
+
+fn key(client_port: u16) -> SessionKey {
+    SessionKey {
+        client: Address::from(std::net::IpAddr::from([10, 0, 0, 2])),
+        server: Address::from(std::net::IpAddr::from([10, 0, 0, 1])),
+        client_port: Port::new(client_port),
+        server_port: Port::new(21),
+    }
+}
+
+/// A control connection that sends what it is told to, and a watcher of it.
+struct Line {
+    watcher: Watcher,
+    key: SessionKey,
+    to_server: u32,
+    to_client: u32,
+    told: Vec<String>,
+}
+
+impl Line {
+    fn new() -> Self {
+        Self {
+            watcher: Watcher::new(2),
+            key: key(4711),
+            to_server: 1_000,
+            to_client: u32::MAX - 10,
+            told: Vec::new(),
+        }
+    }
+
+    fn record(&mut self, direction: Direction, bytes: &[u8]) -> Vec<u8> {
+        let sequence = match direction {
+            Direction::ToServer => &mut self.to_server,
+            Direction::ToClient => &mut self.to_client,
+        };
+        let length = u32::try_from(bytes.len()).expect("short");
+        let header = ControlHeader {
+            session: self.key,
+            sequence: *sequence,
+            acknowledgment: 0,
+            length,
+            captured: length,
+            direction: direction as u16,
+            flags: 0x18,
+        };
+        *sequence = sequence.wrapping_add(length);
+        let mut record = bytes_of(&header).to_vec();
+        record.extend_from_slice(bytes);
+        record
+    }
+
+    fn take(&mut self, record: &[u8], beginning: Option<Beginning>) -> bool {
+        let told = &mut self.told;
+        self.watcher
+            .take(record, 0, |_| beginning, &mut |_, event| {
+                told.push(event.to_string());
+            })
+    }
+
+    fn say(&mut self, direction: Direction, text: &str) {
+        let record = self.record(direction, text.as_bytes());
+        assert!(self.take(&record, Some(Beginning::Handshake)));
+    }
+
+    fn client(&mut self, text: &str) {
+        self.say(Direction::ToServer, text);
+    }
+
+    fn server(&mut self, text: &str) {
+        self.say(Direction::ToClient, text);
+    }
+}
+
+#[test]
+fn a_227_is_found_across_segments() {
+    let mut line = Line::new();
+    line.server("220 hello\r\n");
+    line.client("USER joe\r\nPASS secret\r\nPA");
+    line.server("331 more\r\n230 in\r\n");
+    line.client("SV\r\n");
+    line.server("227 Entering (10,0,0,1,195,");
+    line.server("80)\r\n");
+    assert_eq!(
+        line.told,
+        [
+            "passive-requested PASV",
+            "passive-announced PASV 10.0.0.1 port 50000"
+        ]
+    );
+    let label = line.watcher.label(&line.key);
+    assert_eq!(label.text, "clear");
+    assert_eq!(
+        label.latest.as_deref(),
+        Some("passive-announced PASV 10.0.0.1 port 50000")
+    );
+    line.watcher.forget(&line.key);
+    assert_eq!(line.watcher.label(&line.key).text, "unread");
+    assert_eq!(line.watcher.reading, 0);
+}
+
+#[test]
+fn c8_after_auth_nothing_is_read() {
+    let mut line = Line::new();
+    line.server("220 hello\r\n");
+    line.client("AUTH TLS\r\n");
+    line.server("234 go\r\n");
+    assert_eq!(line.told, ["opaque auth-accepted"]);
+    line.client("PASV\r\n");
+    line.server("227 (10,0,0,1,195,80)\r\n");
+    assert_eq!(line.told.len(), 1);
+    assert_eq!(line.watcher.label(&line.key).text, "auth-accepted");
+    assert_eq!(line.watcher.reading, 0);
+    line.watcher.forget(&line.key);
+    assert_eq!(line.watcher.reading, 0);
+}
+
+#[test]
+fn s2_a_contradiction_ends_the_text() {
+    let mut line = Line::new();
+    line.server("220 hello\r\n");
+    line.client("NOOP\r\n");
+    line.to_server -= 6;
+    line.client("PASV\r\n");
+    assert_eq!(line.told, ["opaque untrusted"]);
+}
+
+#[test]
+fn lost_records_desynchronise_everybody() {
+    let mut line = Line::new();
+    line.server("220 hello\r\n");
+    let told = &mut line.told;
+    line.watcher
+        .lose(&mut |_, event| told.push(event.to_string()));
+    assert_eq!(line.told, ["desynchronised bytes-lost"]);
+    line.client("PASV\r\n");
+    line.server("227 (10,0,0,1,195,80)\r\n");
+    assert!(!line.told.iter().any(|event| event.contains("announced")));
+}
+
+#[test]
+fn k10_a_connection_picked_up_in_the_middle_is_not_believed_at_once() {
+    let mut line = Line::new();
+    let record = line.record(Direction::ToServer, b"PASV\r\n");
+    assert!(line.take(&record, Some(Beginning::Middle)));
+    let record = line.record(Direction::ToClient, b"227 (10,0,0,1,195,80)\r\n");
+    assert!(line.take(&record, None));
+    assert!(!line.told.iter().any(|event| event.contains("announced")));
+    assert_eq!(line.watcher.label(&line.key).text, "desynchronised");
+}
+
+#[test]
+fn bytes_of_closed_sessions_are_not_kept() {
+    let mut line = Line::new();
+    let record = line.record(Direction::ToServer, b"PASV\r\n");
+    assert!(line.take(&record, None));
+    assert!(line.watcher.sessions.is_empty());
+}
+
+#[test]
+fn no_more_sessions_than_the_limit_are_read() {
+    let mut line = Line::new();
+    for port in 1..=5 {
+        line.key = key(port);
+        line.server("220 hello\r\n");
+    }
+    assert_eq!((line.watcher.reading, line.watcher.unread()), (2, 3));
+    line.watcher.forget(&key(1));
+    line.key = key(5);
+    line.server("220 hello\r\n");
+    assert_eq!((line.watcher.reading, line.watcher.unread()), (2, 3));
+}
+
+#[test]
+fn records_that_make_no_sense_are_refused() {
+    let mut line = Line::new();
+    let whole = line.record(Direction::ToServer, b"PASV\r\n");
+    for end in 0..whole.len() {
+        assert!(
+            !line.take(&whole[..end], Some(Beginning::Handshake)),
+            "{end}"
+        );
+    }
+    let mut header: ControlHeader =
+        bytemuck::pod_read_unaligned(&whole[..size_of::<ControlHeader>()]);
+    header.direction = 2;
+    assert!(!line.take(bytes_of(&header), Some(Beginning::Handshake)));
+    header.direction = 0;
+    header.captured = header.length + 1;
+    let mut record = bytes_of(&header).to_vec();
+    record.extend_from_slice(&[0; 100]);
+    assert!(!line.take(&record, Some(Beginning::Handshake)));
+    assert!(line.watcher.sessions.is_empty());
+}
