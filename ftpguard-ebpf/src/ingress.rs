@@ -4,7 +4,7 @@ use ftpguard_common::{
     abi::{Admission, Endpoint, Listener, PinholeKey, port_word},
     event::EventKind,
     net::{Address, Port},
-    packet::{Segment, View, Walk, walk},
+    packet::{Segment, Walk},
     verdict::{Reason, Verdict},
 };
 
@@ -16,16 +16,16 @@ use crate::{
 /// Judges one packet that comes in. Segments that ask for no connection pass uncounted
 /// (rule I3).
 #[inline(always)]
-pub(crate) fn judge(view: &impl View) -> Verdict {
+pub(crate) fn judge(found: &Walk) -> Verdict {
     let nobody = Ends {
         remote: Address::WILDCARD,
         remote_port: Port::NONE,
         local: Address::WILDCARD,
         local_port: Port::NONE,
     };
-    match walk(view) {
+    match found {
         Walk::Other => Verdict::Pass,
-        Walk::Tcp(segment) => judge_segment(&segment),
+        Walk::Tcp(segment) => judge_segment(segment),
         Walk::Malformed => settle(Reason::Malformed, EventKind::SynDenied, &nobody, 0),
         Walk::TooDeep => settle(Reason::TooDeep, EventKind::SynDenied, &nobody, 0),
         Walk::TinyFragment => settle(Reason::TinyFragment, EventKind::SynDenied, &nobody, 0),
