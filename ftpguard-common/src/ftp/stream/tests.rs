@@ -285,6 +285,7 @@ fn a_header_and_its_bytes_are_a_segment() {
             server_port: Port::NONE,
         },
         sequence: 7,
+        acknowledgment: 0,
         length: 5,
         captured: 3,
         direction: 0,
