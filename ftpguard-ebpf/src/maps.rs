@@ -7,9 +7,9 @@ use aya_ebpf::{
 use ftpguard_common::{
     abi::{
         Advice, Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener, MAX_ADDRESSES,
-        MAX_BARRED, MAX_EXCEPTIONS, MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES, MAX_PROCESSES,
-        MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy, Process, Serving, Session,
-        SessionKey,
+        MAX_BARRED, MAX_EXCEPTIONS, MAX_GATES, MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES,
+        MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy, Process,
+        Serving, Session, SessionKey,
     },
     event::{ControlHeader, MAX_CAPTURE},
     net::Address,
@@ -65,6 +65,10 @@ pub(crate) static PORTS: Array<u64> = Array::with_max_entries(1 << 16, 0);
 /// instead of filtered.
 #[map]
 pub(crate) static ADDRESSES: HashMap<Address, u32> = HashMap::with_max_entries(MAX_ADDRESSES, 0);
+
+/// Interfaces (by index) with an early gate. Written by the daemon.
+#[map]
+pub(crate) static GATES: HashMap<u32, u32> = HashMap::with_max_entries(MAX_GATES, 0);
 
 /// The policy in force. Written by the daemon; read where something is refused, never for what
 /// passes.

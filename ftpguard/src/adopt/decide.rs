@@ -328,6 +328,7 @@ fn judge(
     let number = socket.port.number();
     let listener = |tgid, control_port| Listener {
         session: 0,
+        socket: 0,
         pinhole: PinholeKey::NONE,
         tgid,
         control_port,

@@ -130,6 +130,7 @@ fn listen(maps: &mut Maps, endpoint: Endpoint, control_port: u16, admission: Adm
     let control_port = Port::new(control_port);
     let listener = Listener {
         session: 0,
+        socket: 0,
         pinhole: PinholeKey::NONE,
         tgid: 0,
         control_port,
