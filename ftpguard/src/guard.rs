@@ -249,6 +249,14 @@ impl Guard {
         if let Happening::SessionClosed(_) = what {
             self.forget_text(&state::session_key(&event));
         }
+        if let Happening::ReaderFound { pid, .. } = what {
+            let session = state::session_key(&event);
+            match adopt::ancestors::adopt_ancestors(&mut self.kernel, pid, &session, event.session)
+            {
+                Ok(added) => log::debug!("process {pid}: {added} ancestors adopted"),
+                Err(error) => log::error!("process {pid}: {error}"),
+            }
+        }
         if let Happening::ListenerOpened { .. } = what
             && let Err(error) = self.listener_opened(&event)
         {

@@ -287,7 +287,7 @@ impl<'a> Family<'a> {
                     parent: self.holder(*pid).map_or(0, |holder| holder.parent),
                     control_port: Port::new(*control_port),
                     flags,
-                    pad: 0,
+                    reader: 0,
                 };
                 let depth =
                     self.ancestors(*pid).count() + usize::from(!self.acceptors.contains(pid));

@@ -143,7 +143,7 @@ impl Reader {
     }
 }
 
-fn tables(process: &Process) -> ProcResult<Vec<TcpNetEntry>> {
+pub(super) fn tables(process: &Process) -> ProcResult<Vec<TcpNetEntry>> {
     let mut entries = process.tcp()?;
     // Missing where the kernel has no IPv6.
     entries.extend(process.tcp6().unwrap_or_default());
