@@ -29,6 +29,8 @@ pub const MAX_EXCEPTIONS: u32 = 1_024;
 pub const MAX_BARRED: u32 = 4_096;
 /// How many addresses this host may have.
 pub const MAX_ADDRESSES: u32 = 4_096;
+/// How many interfaces may have an early gate.
+pub const MAX_GATES: u32 = 4_096;
 /// Size of the event ring buffer in bytes: a power of two.
 pub const EVENTS_BYTES: u32 = 1 << 20;
 /// Size of the ring buffer for control bytes: a power of two.
@@ -58,14 +60,27 @@ pub struct Session {
     pub opened_at: u64,
     /// The pinhole of this session; its port is [`Port::NONE`] where there is none (rule K4).
     pub pinhole: PinholeKey,
-    /// The only port this session's active mode may reach, [`Port::NONE`] for any (rule O10).
-    pub active_port: Port,
-    /// Bits of [`session_flags`].
-    pub flags: u16,
+    /// The TCP sequence number after the last byte that was captured from the client.
+    pub client_sequence: u32,
 }
 
-/// Bits of [`Session::flags`].
-pub mod session_flags {
+/// What the daemon has to say about a session. In a map of its own, so that each map has one
+/// writer: the kernel side writes what it sees, the daemon what it read.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Advice {
+    /// The only port this session's active mode may reach, [`Port::NONE`] for any (rule O10).
+    pub active_port: Port,
+    /// Bits of [`advice_flags`].
+    pub flags: u16,
+    /// How far the daemon has read what the client sent, as in [`Session::client_sequence`].
+    /// While the client has sent more, `active_port` does not bind: the ftpd may already be
+    /// following a command that the daemon has not read (rule O5).
+    pub client_sequence: u32,
+}
+
+/// Bits of [`Advice::flags`].
+pub mod advice_flags {
     /// The daemon does not want this session's bytes: they are encrypted or not trusted.
     pub const OPAQUE: u16 = 1;
 }
@@ -162,6 +177,9 @@ pub struct Endpoint {
 pub struct Listener {
     /// [`Session::id`] of the session it serves, 0 where that is not known.
     pub session: u64,
+    /// The kernel's name for the socket that began to listen last, 0 where it was adopted. It
+    /// tells this listener from one at the same endpoint in another network namespace.
+    pub socket: u64,
     /// The pinhole made for it; its port is [`Port::NONE`] where there is none.
     pub pinhole: PinholeKey,
     /// The process that called listen(); 0 where it was adopted without one.
@@ -370,6 +388,8 @@ pub struct TracepointOffsets {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct StateOffsets {
+    /// `skaddr`, a pointer, used as a name only.
+    pub socket: u32,
     /// `oldstate`, an `int`.
     pub old_state: u32,
     /// `newstate`, an `int`.
@@ -404,16 +424,17 @@ const _: () = {
     assert!(size_of::<SessionKey>() == 36);
     assert!(size_of::<PinholeKey>() == 36);
     assert!(size_of::<Session>() == 56);
+    assert!(size_of::<Advice>() == 8);
     assert!(size_of::<Pinhole>() == 32);
     assert!(size_of::<Endpoint>() == 20);
-    assert!(size_of::<Listener>() == 56);
+    assert!(size_of::<Listener>() == 64);
     assert!(size_of::<Process>() == 56);
     assert!(size_of::<Serving>() == 56);
     assert!(size_of::<Peer>() == 20);
     assert!(size_of::<Exception>() == 20);
     assert!(size_of::<Barred>() == 20);
     assert!(size_of::<Policy>() == 32);
-    assert!(size_of::<TracepointOffsets>() == 52);
+    assert!(size_of::<TracepointOffsets>() == 56);
     // A per-CPU array of counters stays within one page for each CPU.
     assert!(COUNTER_COUNT <= 512);
 };

@@ -113,7 +113,7 @@ impl fmt::Debug for Address {
 
 /// A TCP port; its two bytes lie in memory as on the wire.
 #[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Port(u16);
 
 impl Port {

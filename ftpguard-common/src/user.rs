@@ -2,8 +2,8 @@
 
 use crate::{
     abi::{
-        Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process, Serving,
-        Session, SessionKey, TracepointOffsets,
+        Advice, Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process,
+        Serving, Session, SessionKey, TracepointOffsets,
     },
     net::Address,
 };
@@ -23,6 +23,7 @@ const fn assert_pod<T: bytemuck::Pod>() {}
 
 pod!(
     Address,
+    Advice,
     Barred,
     Endpoint,
     Exception,

@@ -1,7 +1,7 @@
 //! The only file that turns packet offsets into references.
 
 use aya_ebpf::programs::{TcContext, XdpContext};
-use ftpguard_common::packet::View;
+use ftpguard_common::packet::{View, Walk, walk};
 
 /// A frame at the XDP hook: its linear part.
 pub(crate) struct XdpFrame<'a>(pub &'a XdpContext);
@@ -18,14 +18,41 @@ impl View for XdpFrame<'_> {
     }
 }
 
-/// A packet at a TC hook: its linear part, and through a helper what lies beyond.
+/// A packet at a TC hook, read by a helper wherever its bytes lie.
 pub(crate) struct TcFrame<'a>(pub &'a TcContext);
 
 impl View for TcFrame<'_> {
     #[inline(always)]
     fn pairs<const N: usize>(&self, offset: usize) -> Option<[u16; N]> {
+        self.0.load::<[u16; N]>(offset).ok()
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.len() as usize
+    }
+}
+
+/// Walks the headers of a packet at a TC hook: in its linear part, where they nearly always
+/// are, and once more with the helper where they go on beyond it.
+///
+/// Two walks, because choosing at each header doubles the ways through the program: Linux 6.18
+/// verified 107,000 instructions of the egress guard then, and loading took as long.
+#[inline(always)]
+pub(crate) fn walk_tc(ctx: &TcContext) -> Walk {
+    match walk(&LinearTcFrame(ctx)) {
+        Walk::Malformed | Walk::TinyFragment => walk(&TcFrame(ctx)),
+        found @ (Walk::Tcp(_) | Walk::Other | Walk::TooDeep) => found,
+    }
+}
+
+/// A packet at a TC hook: its linear part.
+struct LinearTcFrame<'a>(&'a TcContext);
+
+impl View for LinearTcFrame<'_> {
+    #[inline(always)]
+    fn pairs<const N: usize>(&self, offset: usize) -> Option<[u16; N]> {
         direct(self.0.data(), self.0.data_end(), offset)
-            .or_else(|| self.0.load::<[u16; N]>(offset).ok())
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ use ftpguard_common::{
 };
 
 use crate::{
-    maps::{PROCESSES, SESSIONS},
+    maps::{ADVICE, PROCESSES, SESSIONS},
     observer::serving,
     peers::{is_listed, is_peer},
     report::{Ends, policy, settle},
@@ -99,13 +99,27 @@ fn to_client(session: &SessionKey, address: Address, port: Port) -> Reason {
     if port.is_low() {
         return Reason::ConnectToLowPort;
     }
-    // SAFETY: one field is read once.
-    let announced =
-        unsafe { SESSIONS.get(session) }.map_or(Port::NONE, |session| session.active_port);
-    if announced != Port::NONE && announced != port {
+    if is_narrowed_away(session, port) {
         return Reason::ConnectToOtherPort;
     }
     Reason::ConnectToPeer
+}
+
+/// Whether the client announced another port, and the daemon has read everything it sent
+/// (rule O10).
+#[inline(always)]
+fn is_narrowed_away(key: &SessionKey, port: Port) -> bool {
+    // SAFETY: read at once; the daemon replaces the whole value.
+    let Some(advice) = (unsafe { ADVICE.get(key) }) else {
+        return false;
+    };
+    // SAFETY: one field is read once.
+    let Some(session) = (unsafe { SESSIONS.get(key) }) else {
+        return false;
+    };
+    advice.active_port != Port::NONE
+        && advice.active_port != port
+        && advice.client_sequence == session.client_sequence
 }
 
 /// Several sessions, and the thread does not tell which: any of their clients (rules O8, P4).

@@ -3,6 +3,7 @@
 //! ```text
 //! packet in    guard_ingress (XDP) or guard_and_watch_ingress (TC): may this SYN come in?
 //!              watch_ingress (TC, behind XDP): control bytes for the daemon
+//!              guard_lookup (sk_lookup): the last gate, before a listening socket
 //! packet out   guard_and_watch_egress (TC): may this SYN leave? control bytes
 //! connect()    guard_connect4, guard_connect6 (cgroup): may the ftpd connect there?
 //! sockets      socket_state, control_read (tracepoints): the socket observer
@@ -21,17 +22,19 @@ mod bench;
 mod connect;
 mod egress;
 mod ingress;
+mod lookup;
 mod maps;
 mod observer;
 mod peers;
 mod report;
 mod watch;
 
-use access::{TcFrame, XdpFrame};
+use access::{XdpFrame, walk_tc};
 use aya_ebpf::{
+    bindings::sk_action,
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
-    macros::{cgroup_sock_addr, classifier, tracepoint, xdp},
-    programs::{SockAddrContext, TcContext, TracePointContext, XdpContext},
+    macros::{cgroup_sock_addr, classifier, sk_lookup, tracepoint, xdp},
+    programs::{SkLookupContext, SockAddrContext, TcContext, TracePointContext, XdpContext},
 };
 use ftpguard_common::{
     event::Direction,
@@ -41,7 +44,7 @@ use ftpguard_common::{
 
 #[xdp]
 fn guard_ingress(ctx: XdpContext) -> u32 {
-    match ingress::judge(&XdpFrame(&ctx)) {
+    match ingress::judge(&walk(&XdpFrame(&ctx))) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Deny => xdp_action::XDP_DROP,
     }
@@ -49,9 +52,12 @@ fn guard_ingress(ctx: XdpContext) -> u32 {
 
 #[classifier]
 fn guard_and_watch_ingress(ctx: TcContext) -> i32 {
-    match ingress::judge(&TcFrame(&ctx)) {
+    let found = walk_tc(&ctx);
+    match ingress::judge(&found) {
         Verdict::Pass => {
-            watch(&ctx, Direction::ToServer);
+            if let Walk::Tcp(segment) = &found {
+                watch::capture(&ctx, segment, Direction::ToServer);
+            }
             NEXT_PROGRAM
         }
         Verdict::Deny => TC_ACT_SHOT,
@@ -60,13 +66,15 @@ fn guard_and_watch_ingress(ctx: TcContext) -> i32 {
 
 #[classifier]
 fn watch_ingress(ctx: TcContext) -> i32 {
-    watch(&ctx, Direction::ToServer);
+    if let Walk::Tcp(segment) = walk_tc(&ctx) {
+        watch::capture(&ctx, &segment, Direction::ToServer);
+    }
     NEXT_PROGRAM
 }
 
 #[classifier]
 fn guard_and_watch_egress(ctx: TcContext) -> i32 {
-    let Walk::Tcp(segment) = walk(&TcFrame(&ctx)) else {
+    let Walk::Tcp(segment) = walk_tc(&ctx) else {
         return NEXT_PROGRAM;
     };
     match egress::judge_segment(&segment) {
@@ -75,6 +83,18 @@ fn guard_and_watch_egress(ctx: TcContext) -> i32 {
             NEXT_PROGRAM
         }
         Verdict::Deny => TC_ACT_SHOT,
+    }
+}
+
+#[sk_lookup]
+fn guard_lookup(ctx: SkLookupContext) -> u32 {
+    let Some(lookup) = lookup::Lookup::read(&ctx) else {
+        return sk_action::SK_PASS;
+    };
+    match ingress::judge_lookup(&lookup) {
+        Verdict::Pass => sk_action::SK_PASS,
+        // The kernel answers as if nothing listened.
+        Verdict::Deny => sk_action::SK_DROP,
     }
 }
 
@@ -115,12 +135,6 @@ fn task_exit(_ctx: TracePointContext) -> u32 {
 /// Other tools' programs on the same hook still run, then the kernel's own path: TC_ACT_UNSPEC
 /// is TCX_NEXT to tcx.
 const NEXT_PROGRAM: i32 = TC_ACT_UNSPEC;
-
-fn watch(ctx: &TcContext, direction: Direction) {
-    if let Walk::Tcp(segment) = walk(&TcFrame(ctx)) {
-        watch::capture(ctx, &segment, direction);
-    }
-}
 
 /// 1 lets the call go on, 0 makes it fail with `EPERM`.
 const fn may_connect(verdict: Verdict) -> i32 {

@@ -6,10 +6,10 @@ use aya_ebpf::{
 };
 use ftpguard_common::{
     abi::{
-        Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener, MAX_ADDRESSES,
-        MAX_BARRED, MAX_EXCEPTIONS, MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES, MAX_PROCESSES,
-        MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy, Process, Serving, Session,
-        SessionKey,
+        Advice, Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener, MAX_ADDRESSES,
+        MAX_BARRED, MAX_EXCEPTIONS, MAX_GATES, MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES,
+        MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy, Process,
+        Serving, Session, SessionKey,
     },
     event::{ControlHeader, MAX_CAPTURE},
     net::Address,
@@ -36,6 +36,11 @@ pub(crate) static LISTENERS: HashMap<Endpoint, Listener> =
 pub(crate) static SESSIONS: HashMap<SessionKey, Session> =
     HashMap::with_max_entries(MAX_SESSIONS, 0);
 
+/// What the daemon read of each session's text. Written by the daemon; the socket observer
+/// removes it with the session. Full: the session is not narrowed.
+#[map]
+pub(crate) static ADVICE: HashMap<SessionKey, Advice> = HashMap::with_max_entries(MAX_SESSIONS, 0);
+
 /// Processes of guarded ftpds by process id. Written by the socket observer, by the daemon when
 /// it adopts. Full: the process is not known, counted as `process-table-full`.
 #[map]
@@ -60,6 +65,10 @@ pub(crate) static PORTS: Array<u64> = Array::with_max_entries(1 << 16, 0);
 /// instead of filtered.
 #[map]
 pub(crate) static ADDRESSES: HashMap<Address, u32> = HashMap::with_max_entries(MAX_ADDRESSES, 0);
+
+/// Interfaces (by index) with an early gate. Written by the daemon.
+#[map]
+pub(crate) static GATES: HashMap<u32, u32> = HashMap::with_max_entries(MAX_GATES, 0);
 
 /// The policy in force. Written by the daemon; read where something is refused, never for what
 /// passes.

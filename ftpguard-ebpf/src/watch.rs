@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use ftpguard_common::{
-    abi::{SessionKey, port_word, session_flags},
+    abi::{Session, SessionKey, advice_flags, port_word},
     event::{ControlHeader, Direction, MAX_CAPTURE, MAX_PIECES},
     packet::{Segment, View as _, flags},
     verdict::Incident,
@@ -14,7 +14,7 @@ use ftpguard_common::{
 
 use crate::{
     access::TcFrame,
-    maps::{CONTROL, PIECE, PORTS, Piece, SESSIONS},
+    maps::{ADVICE, CONTROL, PIECE, PORTS, Piece, SESSIONS},
     report::note,
 };
 
@@ -42,19 +42,28 @@ pub(crate) fn capture(ctx: &TcContext, segment: &Segment, direction: Direction) 
     if word & port_word::CONTROL == 0 {
         return;
     }
-    // SAFETY: one field is read once.
-    let Some(session) = (unsafe { SESSIONS.get(&key) }) else {
+    let Some(session) = SESSIONS.get_ptr_mut(&key) else {
         return;
     };
-    if session.flags & session_flags::OPAQUE != 0 {
+    // SAFETY: one field is read once.
+    let flags = unsafe { ADVICE.get(&key) }.map_or(0, |advice| advice.flags);
+    if flags & advice_flags::OPAQUE != 0 {
         return;
     }
-    copy_out(ctx, segment, key, direction);
+    // SAFETY: the entry stays valid for the time of this program.
+    let session = unsafe { &mut *session };
+    copy_out(ctx, segment, key, direction, session);
 }
 
 /// Cuts the payload into pieces and hands them over.
 #[inline(always)]
-fn copy_out(ctx: &TcContext, segment: &Segment, session: SessionKey, direction: Direction) {
+fn copy_out(
+    ctx: &TcContext,
+    segment: &Segment,
+    key: SessionKey,
+    direction: Direction,
+    session: &mut Session,
+) {
     // Sequence and acknowledgment numbers, data offset: bytes 4 to 13 (RFC 9293 section 3.1).
     let Some([a, b, c, d, offset_and_flags]) = TcFrame(ctx).pairs::<5>(segment.tcp + 4) else {
         return;
@@ -74,7 +83,7 @@ fn copy_out(ctx: &TcContext, segment: &Segment, session: SessionKey, direction: 
     // each other on one CPU while they hold it.
     let piece = unsafe { &mut *piece };
     piece.header = ControlHeader {
-        session,
+        session: key,
         sequence: wire_u32(a, b),
         acknowledgment: wire_u32(c, d),
         length: 0,
@@ -87,6 +96,10 @@ fn copy_out(ctx: &TcContext, segment: &Segment, session: SessionKey, direction: 
             hand_over(piece, 0);
         }
         return;
+    }
+    if let Direction::ToServer = direction {
+        // Before the ftpd can read it: until the daemon has read as far, nothing narrows.
+        session.client_sequence = wire_u32(a, b).wrapping_add((end - start) as u32);
     }
     // Through memory, so that the verifier forgets by which headers it came here: it would
     // otherwise walk the loop once for each way.

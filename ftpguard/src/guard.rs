@@ -85,6 +85,9 @@ struct Guard {
     /// When the budget of denials is refilled; nothing to refill where `None`.
     refill_at: Option<Instant>,
     look_over_at: Instant,
+    /// A process without known ancestors reads a control connection: who else holds it is to be
+    /// looked up (rule F2).
+    reader_found: bool,
     /// When announced ports are looked for again.
     look_at: Option<Instant>,
     /// From here on every control byte is captured: nanoseconds of `CLOCK_MONOTONIC`.
@@ -132,6 +135,7 @@ impl Guard {
             ready_at: now,
             refill_at: None,
             look_over_at: now + LOOK_OVER,
+            reader_found: false,
             look_at: None,
             watching_since: u64::MAX,
             watcher: Watcher::new(match args.tracking {
@@ -156,6 +160,7 @@ impl Guard {
         self.kernel.attach_observer()?;
         self.adopt()?;
         self.kernel.attach_connect()?;
+        self.kernel.attach_lookup()?;
         for interface in &self.host.interfaces {
             let attached = self
                 .kernel
@@ -217,6 +222,9 @@ impl Guard {
             match wake {
                 Wake::Events => {
                     rings.events.drain(BATCH, |record| self.on_event(record));
+                    if std::mem::take(&mut self.reader_found) {
+                        self.adopt()?;
+                    }
                 }
                 Wake::Control => {
                     rings.control.drain(BATCH, |record| self.on_control(record));
@@ -246,6 +254,7 @@ impl Guard {
             self.refill_at = Some(Instant::now() + REFILL_AFTER);
         }
         self.state.follow(&event);
+        self.reader_found |= matches!(what, Happening::ReaderFound { .. });
         if let Happening::SessionClosed(_) = what {
             self.forget_text(&state::session_key(&event));
         }

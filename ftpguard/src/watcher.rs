@@ -45,6 +45,8 @@ struct Conversation {
     received: Received,
     dialogue: Dialogue,
     latest: Option<DialogueEvent>,
+    /// The sequence number after the last byte captured from the client.
+    client_sequence: u32,
 }
 
 /// What is known of a session's text, for people.
@@ -101,6 +103,9 @@ impl Watcher {
         let Text::Read(conversation) = text else {
             return true;
         };
+        if direction == Direction::ToServer && header.length > 0 {
+            conversation.client_sequence = header.sequence.wrapping_add(header.length);
+        }
         let segment = Segment::captured(&header, bytes);
         conversation.segment(direction, segment, now, &mut |event| tell(key, event));
         if let Some(DialogueEvent::Opaque(why)) = conversation.latest {
@@ -151,6 +156,16 @@ impl Watcher {
             Some(Text::Read(conversation)) if conversation.dialogue.is_synchronised())
     }
 
+    /// How far the client's side has been read: the sequence number after the last byte that
+    /// was captured from it.
+    #[must_use]
+    pub fn client_sequence(&self, key: &SessionKey) -> Option<u32> {
+        match self.sessions.get(key) {
+            Some(Text::Read(conversation)) => Some(conversation.client_sequence),
+            Some(Text::Opaque(_)) | None => None,
+        }
+    }
+
     /// What is known of a session's text.
     #[must_use]
     pub fn label(&self, key: &SessionKey) -> Label {
@@ -191,6 +206,7 @@ impl Conversation {
                 Beginning::Middle => Dialogue::adopted(),
             },
             latest: None,
+            client_sequence: 0,
         }
     }
 
@@ -206,6 +222,7 @@ impl Conversation {
             received,
             dialogue,
             latest,
+            ..
         } = self;
         let mut follow = |event: StreamEvent<'_>| {
             follow_stream(dialogue, latest, direction, event, now, tell);

@@ -114,7 +114,11 @@ fn o1_bounce_to_the_server_itself() {
     };
     let own = line(server.address(Family::V4));
     assert_eq!(ask(&own).code, 200);
-    assert_eq!(target.accepted(), 1, "without a guard the bounce succeeds");
+    assert_eq!(
+        target.wait_for_accepted(1),
+        1,
+        "without a guard the bounce succeeds"
+    );
 
     let guard = guard(&stage);
     let watch = SynWatch::start(server).expect("watch");

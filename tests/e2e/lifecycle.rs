@@ -4,7 +4,7 @@ use std::{process::Command, time::Duration};
 
 use ftpguard_common::verdict::Reason;
 use ftpguard_tests::{
-    Family, Guard,
+    Family, Ftpd, Guard, Sandbox,
     client::{self, Commands},
     ftpd::{FILE, Kind, Settings},
     guard::Options,
@@ -83,6 +83,27 @@ fn k10_sessions_that_are_open_at_the_start_are_adopted() {
                 })
                 .expect("namespace");
         }
+    }
+}
+
+/// The other order, as after a restart of the ftpd: the guard is there first.
+#[test]
+fn an_ftpd_that_starts_after_the_guard_is_guarded() {
+    for kind in Kind::ALL {
+        let sandbox = Sandbox::new().expect("the sandbox");
+        let guard = Guard::start(&sandbox, &Options::default()).expect("ftpguard becomes ready");
+        let ftpd = Ftpd::start(&sandbox, Settings::unchecked(kind)).expect("the ftpd");
+        let mut stage = Stage { ftpd, sandbox };
+        let play_all = |stage: &Stage| {
+            for scene in Scene::ALL.into_iter().filter(|scene| scene.suits(kind)) {
+                play(stage, scene, Winner::Honest, Some(&guard));
+            }
+        };
+        play_all(&stage);
+        let id = stage.ftpd.id();
+        stage.restart().expect("the ftpd starts again");
+        assert_ne!(stage.ftpd.id(), id);
+        play_all(&stage);
     }
 }
 
@@ -279,7 +300,7 @@ fn other_tc_programs_stay() {
     tc(&["qdisc", "add", "dev", "eth0", "clsact"]);
     tc(&[
         "filter", "add", "dev", "eth0", "egress", "protocol", "ip", "prio", "7", "u32", "match",
-        "u32", "0", "0", "action", "ok",
+        "u32", "0", "0", "classid", "1:1",
     ]);
     let show = || tc(&["filter", "show", "dev", "eth0", "egress"]);
     let before = show();

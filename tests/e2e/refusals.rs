@@ -124,7 +124,7 @@ fn an_xdp_program_in_the_way() {
     let finished = Guard::run(&stage.sandbox, &line).expect("it ends by itself");
     assert!(!finished.status.success(), "{finished:?}");
     assert_eq!(finished.stderr.lines().count(), 1, "{finished:?}");
-    for word in ["xdp", "eth0", "ip link set"] {
+    for word in ["xdp", "eth0", "ip -details link show", "--xdp-mode"] {
         let text = finished.stderr.to_lowercase();
         assert!(text.contains(word), "no {word:?} in {}", finished.stderr);
     }

@@ -208,7 +208,7 @@ impl Process {
     }
 
     /// Ends the process if it still runs: asks first, so that it can clean up, then kills.
-    fn end(&mut self) {
+    pub fn end(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             let _ = kill(self.pid(), Signal::SIGTERM);
             if !matches!(self.poll(GRACE), Ok(Some(_))) {

@@ -153,6 +153,13 @@ impl Stage {
         Ok(Self { ftpd, sandbox })
     }
 
+    /// Ends the ftpd and starts it again, with the same settings.
+    pub fn restart(&mut self) -> Result<()> {
+        self.ftpd.stop();
+        self.ftpd = Ftpd::start(&self.sandbox, self.ftpd.settings().clone())?;
+        Ok(())
+    }
+
     /// Opens a session from the thread's own host.
     pub fn login(&self, family: Family) -> Result<FtpClient> {
         FtpClient::login(self.sandbox.server().socket(family, CONTROL_PORT))

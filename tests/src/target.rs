@@ -80,6 +80,17 @@ impl Target {
         self.accepted.load(Ordering::Relaxed)
     }
 
+    /// Waits until it has accepted this many connections; gives up after a second. Returns how
+    /// many it has accepted by then.
+    #[must_use]
+    pub fn wait_for_accepted(&self, count: usize) -> usize {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while self.accepted() < count && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.accepted()
+    }
+
     /// How many bytes it received so far.
     #[must_use]
     pub fn received(&self) -> usize {

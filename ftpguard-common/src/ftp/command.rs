@@ -242,11 +242,10 @@ mod tests {
 
     #[test]
     fn s4_a_line_with_nul_is_another_command() {
-        let line = Line {
-            text: b"PASV\0",
-            defect: Some(Defect::Tainted),
-        };
-        assert_eq!(Command::parse(line), Command::Other);
+        for text in [&b"PASV\0"[..], b"PASV \0", b"CCC\0", b"PASV"] {
+            let defect = Some(Defect::Tainted);
+            assert_eq!(Command::parse(Line { text, defect }), Command::Other);
+        }
         // The filling of short verbs is no way in.
         assert_eq!(parse("CCC"), Command::Ccc);
         assert_eq!(parse("CC"), Command::Other);

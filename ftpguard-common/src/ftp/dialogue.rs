@@ -43,6 +43,8 @@ pub struct Dialogue {
     epsv_all: bool,
     /// The beginning of the connection is seen, so its first bytes tell whether it is FTP.
     from_start: bool,
+    /// The first line of the server is over, or was not seen: from here on TLS may begin.
+    past_greeting: bool,
 }
 
 const _: () = assert!(size_of::<Dialogue>() <= 13 * 1024 + 256);
@@ -78,6 +80,7 @@ impl Dialogue {
             record: RecordHeader::START,
             epsv_all: false,
             from_start: true,
+            past_greeting: false,
         }
     }
 
@@ -87,6 +90,7 @@ impl Dialogue {
     pub fn adopted() -> Self {
         let mut dialogue = Self::new();
         dialogue.from_start = false;
+        dialogue.past_greeting = true;
         dialogue.queue.clear();
         dialogue.commands.lose();
         dialogue.replies.lose();
@@ -123,6 +127,7 @@ impl Dialogue {
                 self.replies.lose();
                 self.blocks = Blocks::OUTSIDE;
                 self.record = RecordHeader::START;
+                self.past_greeting = true;
             }
         }
         self.desynchronise(Desynchrony::BytesLost, events);
@@ -187,17 +192,16 @@ impl Dialogue {
             let line = self.replies.next(&mut bytes, ReplyLine::parse);
             let (taken, _) = before.split_at(before.len() - bytes.len());
             let record = self.record.find(taken);
-            if record && !self.is_synchronised() {
+            if record && self.past_greeting && !self.is_synchronised() {
                 return self.end(Opacity::TlsRecord, events);
             }
             let first = self.replies.first_byte();
             if self.from_start && first.is_some_and(|byte| !byte.is_ascii_digit()) {
                 return self.end(Opacity::NotFtp, events);
             }
-            match line {
-                Some(line) => self.reply_line(line, now, events),
-                None => return,
-            }
+            let Some(line) = line else { return };
+            self.past_greeting = true;
+            self.reply_line(line, now, events);
         }
     }
 

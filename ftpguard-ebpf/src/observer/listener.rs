@@ -23,26 +23,31 @@ use crate::{
 
 /// A socket begins to listen. Runs inside listen(), before it returns to the ftpd.
 #[inline(always)]
-pub(crate) fn opened(ctx: &TracePointContext, address: Address, port: Port) -> Option<()> {
+pub(crate) fn opened(
+    ctx: &TracePointContext,
+    address: Address,
+    port: Port,
+    socket: u64,
+) -> Option<()> {
     let endpoint = Endpoint::new(address, port);
     let word = *PORTS.get(u32::from(port.number()))?;
     let tgid = current_tgid();
     if word & port_word::CONTROL != 0 {
         if in_scope() {
             opened_control_port(port);
-            add(&endpoint, &guarded(tgid, port));
+            add(&endpoint, &plain(tgid, port, socket));
         }
         return None;
     }
     let Some(process) = PROCESSES.get_ptr_mut(tgid) else {
         if word & port_word::PASSIVE != 0 {
-            opened_foreign(&endpoint, tgid);
+            opened_foreign(&endpoint, tgid, socket);
         }
         return None;
     };
     // SAFETY: the entry stays valid for the time of this program.
     let process = unsafe { &mut *process };
-    let mut listener = guarded(tgid, process.control_port);
+    let mut listener = plain(tgid, process.control_port, socket);
     if port.is_low() {
         note(Incident::LowListener);
     } else if policy()?.tracking == Tracking::Text as u32 {
@@ -70,24 +75,54 @@ pub(crate) fn opened(ctx: &TracePointContext, address: Address, port: Port) -> O
 
 /// A socket stops listening.
 #[inline(always)]
-pub(crate) fn closed(address: Address, port: Port) -> Option<()> {
+pub(crate) fn closed(address: Address, port: Port, socket: u64) -> Option<()> {
     let endpoint = Endpoint::new(address, port);
     let listener = LISTENERS.get_ptr_mut(&endpoint)?;
     // SAFETY: the entry stays valid for the time of this program.
     let listener = unsafe { &mut *listener };
+    // Else it is at the same endpoint in another network namespace.
+    if !is_same(listener, socket) {
+        return None;
+    }
     if listener.sockets > 1 {
         listener.sockets -= 1;
         return None;
     }
-    let (pinhole, control_port) = (listener.pinhole, listener.control_port);
+    let Listener {
+        session,
+        pinhole,
+        control_port,
+        ..
+    } = *listener;
     if LISTENERS.remove(&endpoint).is_err() {
         return None;
     }
     count_listener(port, control_port, false);
     if pinhole.port != Port::NONE {
-        close_pinhole(&pinhole);
+        close_pinhole(&pinhole, session);
     }
     Some(())
+}
+
+/// Whether this socket is the listener, or one of those that share its endpoint. Where its name
+/// is not known, the process that closes it tells.
+#[inline(always)]
+fn is_same(listener: &Listener, socket: u64) -> bool {
+    if listener.sockets == 1 && listener.socket != 0 {
+        return listener.socket == socket;
+    }
+    let is_foreign = listener.control_port == Port::NONE;
+    listener.socket == socket
+        // It may be on its way out, and no longer among the processes of the ftpd.
+        || listener.tgid == current_tgid()
+        || is_guarded_process()
+        || (is_foreign && listener.tgid == 0)
+}
+
+#[inline(always)]
+fn is_guarded_process() -> bool {
+    // SAFETY: the value is not read.
+    unsafe { PROCESSES.get(current_tgid()) }.is_some()
 }
 
 /// A handshake on a guarded listener is complete: the pinhole has served (rule K6). Runs in
@@ -114,15 +149,16 @@ pub(crate) fn accepted(key: &PinholeKey, client_port: Port) -> Option<()> {
     Some(())
 }
 
-/// Removes a pinhole that was not used up, if it is still there.
+/// Removes a session's pinhole that was not used up, if it is still there and still that
+/// session's.
 #[inline(always)]
-pub(crate) fn close_pinhole(key: &PinholeKey) {
+pub(crate) fn close_pinhole(key: &PinholeKey, session_id: u64) {
     let Some(pinhole) = PINHOLES.get_ptr(key) else {
         return;
     };
     // SAFETY: the entry stays valid for the time of this program.
     let pinhole = unsafe { *pinhole };
-    if PINHOLES.remove(key).is_err() {
+    if pinhole.session != session_id || PINHOLES.remove(key).is_err() {
         return;
     }
     clear_session(key, &pinhole);
@@ -145,7 +181,7 @@ fn make_pinhole(key: &PinholeKey, attribution: &Attribution) -> bool {
         // SAFETY: the entry stays valid for the time of this program.
         let former = unsafe { (*session).pinhole };
         if former.port != Port::NONE && former != *key {
-            close_pinhole(&former);
+            close_pinhole(&former, attribution.session_id);
         }
         // SAFETY: as above; one ftpd thread at a time listens for a session.
         unsafe { (*session).pinhole = *key };
@@ -201,16 +237,18 @@ fn refuse(process: &mut Process) {
 
 /// Other software listens in the declared range: left alone and reported (rule I4).
 #[inline(always)]
-fn opened_foreign(endpoint: &Endpoint, tgid: u32) {
-    add(endpoint, &guarded(tgid, Port::NONE));
+fn opened_foreign(endpoint: &Endpoint, tgid: u32, socket: u64) {
+    add(endpoint, &plain(tgid, Port::NONE, socket));
     report_listener(EventKind::ForeignListener, endpoint, tgid);
 }
 
-/// A listener that admits clients with a pinhole.
+/// A listener that admits clients with a pinhole, or a foreign one where there is no control
+/// port.
 #[inline(always)]
-const fn guarded(tgid: u32, control_port: Port) -> Listener {
+const fn plain(tgid: u32, control_port: Port, socket: u64) -> Listener {
     Listener {
         session: 0,
+        socket,
         pinhole: PinholeKey::NONE,
         tgid,
         control_port,

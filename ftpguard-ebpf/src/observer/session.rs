@@ -9,7 +9,7 @@ use ftpguard_common::{
 
 use super::listener::close_pinhole;
 use crate::{
-    maps::{LISTENERS, SESSIONS},
+    maps::{ADVICE, LISTENERS, SESSIONS},
     peers,
     report::{emit, note, now, session_event},
 };
@@ -26,9 +26,10 @@ pub(crate) fn opened(key: &SessionKey) {
         id: at,
         opened_at: at,
         pinhole: PinholeKey::NONE,
-        active_port: Port::NONE,
-        flags: 0,
+        client_sequence: 0,
     };
+    // Said too late about an earlier session with the same four-tuple.
+    let _ = ADVICE.remove(key);
     if SESSIONS.insert(key, session, 0).is_err() {
         note(Incident::SessionTableFull);
         return;
@@ -48,9 +49,11 @@ pub(crate) fn closed(key: &SessionKey) {
     if SESSIONS.remove(key).is_err() {
         return;
     }
+    // There only if the daemon had something to say.
+    let _ = ADVICE.remove(key);
     peers::leave(key);
     if pinhole.port != Port::NONE {
-        close_pinhole(&pinhole);
+        close_pinhole(&pinhole, id);
     }
     emit(&session_event(EventKind::SessionClosed, key, id, now()));
 }

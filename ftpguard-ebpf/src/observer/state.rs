@@ -47,11 +47,11 @@ pub(crate) fn changed(ctx: &TracePointContext) -> Option<()> {
     match (old, new) {
         (tcp::CLOSE, tcp::LISTEN) => {
             let (local, local_port) = local_end(ctx)?;
-            listener::opened(ctx, local, local_port)
+            listener::opened(ctx, local, local_port, socket_name(ctx)?)
         }
         (tcp::LISTEN, tcp::CLOSE) => {
             let (local, local_port) = local_end(ctx)?;
-            listener::closed(local, local_port)
+            listener::closed(local, local_port, socket_name(ctx)?)
         }
         (tcp::SYN_RECV, tcp::ESTABLISHED) => handshake_completed(ctx),
         (tcp::CLOSE, tcp::SYN_SENT) => connecting(&both_ends(ctx)?),
@@ -108,6 +108,12 @@ fn closing(ctx: &TracePointContext) -> Option<()> {
         session::closed(&both_ends(ctx)?.session());
     }
     None
+}
+
+/// The kernel's name for the socket.
+#[inline(always)]
+fn socket_name(ctx: &TracePointContext) -> Option<u64> {
+    record::field(ctx, record::offsets().state.socket)
 }
 
 /// The word of the socket's local port.

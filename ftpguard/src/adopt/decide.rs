@@ -66,8 +66,7 @@ pub fn decide(snapshot: &Snapshot, rules: &Rules, known: &KnownSessions) -> Plan
                         id: *id,
                         opened_at: rules.now,
                         pinhole: PinholeKey::NONE,
-                        active_port: Port::NONE,
-                        flags: 0,
+                        client_sequence: 0,
                     },
                 )
             })
@@ -329,6 +328,7 @@ fn judge(
     let number = socket.port.number();
     let listener = |tgid, control_port| Listener {
         session: 0,
+        socket: 0,
         pinhole: PinholeKey::NONE,
         tgid,
         control_port,

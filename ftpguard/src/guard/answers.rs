@@ -105,7 +105,7 @@ impl Guard {
                     ends: Ends::from(&key),
                     age: age(now, session.opened_at),
                     pinhole: number(session.pinhole.port),
-                    active_port: number(session.active_port),
+                    active_port: self.text.active_port(&key).and_then(number),
                     text: label.text.to_owned(),
                     latest: label.latest,
                 }

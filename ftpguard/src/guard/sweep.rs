@@ -41,6 +41,7 @@ impl Guard {
         self.check_losses()?;
         self.end_old_pinholes()?;
         self.mend_peers()?;
+        self.drop_stale_advice()?;
         self.kernel.maps.refresh_addresses()?;
         let Self {
             watcher, journal, ..
@@ -68,6 +69,17 @@ impl Guard {
         if lost_bytes > self.sweep.lost_bytes {
             self.sweep.lost_bytes = lost_bytes;
             self.watcher.lose(&mut |_, _| {});
+        }
+        Ok(())
+    }
+
+    /// What was said about a session that closed in that moment.
+    fn drop_stale_advice(&mut self) -> Result<(), KernelError> {
+        let maps = &mut self.kernel.maps;
+        for (key, _) in Maps::entries(&maps.advice) {
+            if Maps::find(&maps.sessions, &key)?.is_none() {
+                Maps::forget(&mut maps.advice, &key)?;
+            }
         }
         Ok(())
     }

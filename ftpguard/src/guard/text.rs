@@ -12,8 +12,8 @@ use std::{
 use anyhow::Result;
 use ftpguard_common::{
     abi::{
-        Endpoint, Listener, Origin, Pinhole, PinholeKey, Session, SessionKey, process_flags,
-        session_flags,
+        Advice, Endpoint, Listener, Origin, Pinhole, PinholeKey, Session, SessionKey, advice_flags,
+        process_flags,
     },
     event::Event,
     ftp::{
@@ -48,6 +48,9 @@ pub(super) struct Text {
     waiting: Vec<Waiting>,
     /// The pinhole that the text of a session last spoke of, as it was then.
     spoken_of: HashMap<SessionKey, (PinholeKey, u64)>,
+    /// Sessions whose active mode is narrowed to one port (rule O10), and how far the client's
+    /// side was read when the kernel side was last told.
+    narrowed: HashMap<SessionKey, (Port, u32)>,
 }
 
 struct Waiting {
@@ -65,6 +68,12 @@ impl Text {
     pub(super) fn forget(&mut self, session: &SessionKey) {
         self.waiting.retain(|waiting| waiting.session != *session);
         self.spoken_of.remove(session);
+        self.narrowed.remove(session);
+    }
+
+    /// The only port that the session's active mode may reach.
+    pub(super) fn active_port(&self, session: &SessionKey) -> Option<Port> {
+        self.narrowed.get(session).map(|(port, _)| *port)
     }
 }
 
@@ -111,56 +120,53 @@ impl Guard {
     /// Everything captured so far is read: now the last word of each session counts. What it
     /// said before is over, and the kernel side may have acted on it already.
     pub(super) fn settle_text(&mut self) -> Result<(), KernelError> {
-        if self.text.last_words.is_empty() {
-            return Ok(());
-        }
         for (key, event) in std::mem::take(&mut self.text.last_words) {
             let Some(session) = Maps::find(&self.kernel.maps.sessions, &key)? else {
                 continue;
             };
-            self.settle_session(&key, session, event)?;
+            self.settle_session(&key, &session, event)?;
         }
-        Ok(())
+        self.keep_narrow()
     }
 
     fn settle_session(
         &mut self,
         key: &SessionKey,
-        session: Session,
+        session: &Session,
         event: DialogueEvent,
     ) -> Result<(), KernelError> {
         match event {
             // The ftpd may act on the request before it answers (rule O5): until it is
             // answered, nothing narrows.
             DialogueEvent::PassiveRequested(_) | DialogueEvent::ActiveRequested { .. } => {
-                self.narrow(key, session, Port::NONE)
+                self.narrow(key, Port::NONE)
             }
             DialogueEvent::PassiveAnnounced { port, .. } => {
-                self.narrow(key, session, Port::NONE)?;
+                self.narrow(key, Port::NONE)?;
                 if self.args.tracking == TrackingArg::Text {
                     return self.announce(key, port);
                 }
-                self.compare(key, &session, port)
+                self.compare(key, session, port)
             }
             DialogueEvent::PassiveUnread { .. } => {
-                self.narrow(key, session, Port::NONE)?;
+                self.narrow(key, Port::NONE)?;
                 self.revoke(key, Ending::Replaced)
             }
             DialogueEvent::ActiveAccepted { target, .. } => {
-                self.narrow(key, session, own_port(key, target))?;
+                self.narrow(key, own_port(key, target))?;
                 self.revoke(key, Ending::Replaced)
             }
             DialogueEvent::Reset | DialogueEvent::Quit => {
-                self.narrow(key, session, Port::NONE)?;
+                self.narrow(key, Port::NONE)?;
                 self.revoke(key, Ending::Revoked)
             }
             DialogueEvent::Opaque(_) => {
-                let opaque = Session {
-                    flags: session.flags | session_flags::OPAQUE,
-                    active_port: Port::NONE,
-                    ..session
+                self.text.narrowed.remove(key);
+                let opaque = Advice {
+                    flags: advice_flags::OPAQUE,
+                    ..Advice::default()
                 };
-                Maps::change(&mut self.kernel.maps.sessions, key, &opaque).map(drop)
+                self.advise(key, opaque)
             }
             DialogueEvent::MalformedArgument { .. }
             | DialogueEvent::EpsvAllAccepted
@@ -172,21 +178,49 @@ impl Guard {
         }
     }
 
-    /// Narrows the session's active mode to one port, or widens it again (rule O10).
-    fn narrow(
-        &mut self,
-        key: &SessionKey,
-        session: Session,
-        port: Port,
-    ) -> Result<(), KernelError> {
-        if session.active_port == port {
-            return Ok(());
+    /// Narrows the session's active mode to one port (rule O10), or widens it again where the
+    /// port is [`Port::NONE`].
+    fn narrow(&mut self, key: &SessionKey, port: Port) -> Result<(), KernelError> {
+        if port == Port::NONE {
+            return match self.text.narrowed.remove(key) {
+                Some(_) => Maps::forget(&mut self.kernel.maps.advice, key),
+                None => Ok(()),
+            };
         }
-        let narrowed = Session {
+        let read = self.watcher.client_sequence(key).unwrap_or_default();
+        self.text.narrowed.insert(*key, (port, read));
+        self.tell_narrow(key, port, read)
+    }
+
+    /// Tells the kernel side how far narrowed sessions are read by now: it binds them only while
+    /// there is nothing unread.
+    fn keep_narrow(&mut self) -> Result<(), KernelError> {
+        let mut news = Vec::new();
+        for (key, (port, told)) in &mut self.text.narrowed {
+            if let Some(read) = self.watcher.client_sequence(key)
+                && read != *told
+            {
+                *told = read;
+                news.push((*key, *port, read));
+            }
+        }
+        for (key, port, read) in news {
+            self.tell_narrow(&key, port, read)?;
+        }
+        Ok(())
+    }
+
+    fn tell_narrow(&mut self, key: &SessionKey, port: Port, read: u32) -> Result<(), KernelError> {
+        let advice = Advice {
             active_port: port,
-            ..session
+            flags: 0,
+            client_sequence: read,
         };
-        Maps::change(&mut self.kernel.maps.sessions, key, &narrowed).map(drop)
+        self.advise(key, advice)
+    }
+
+    fn advise(&mut self, key: &SessionKey, advice: Advice) -> Result<(), KernelError> {
+        Ok(self.kernel.maps.advice.insert(key, advice, 0)?)
     }
 
     /// Socket tracking: remembers which pinhole the reply spoke of; says so where it names
@@ -245,7 +279,10 @@ impl Guard {
             client_port: known.client_port,
             server_port: known.server_port,
         };
-        if let Some(known) = Maps::find(&maps.sessions, &session)?
+        // In socket tracking the kernel side alone writes sessions: it may be making the next
+        // pinhole now, and does not mind one that is gone.
+        if self.args.tracking == TrackingArg::Text
+            && let Some(known) = Maps::find(&maps.sessions, &session)?
             && known.pinhole == *pinhole
         {
             let without = Session {

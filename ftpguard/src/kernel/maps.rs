@@ -8,8 +8,8 @@ use aya::{
 };
 use ftpguard_common::{
     abi::{
-        Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process, Session,
-        SessionKey,
+        Advice, Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process,
+        Session, SessionKey,
     },
     net::Address,
     verdict::{COUNTER_COUNT, Incident, Reason},
@@ -22,6 +22,8 @@ use super::{error::KernelError, take};
 pub struct Maps {
     /// Control connections.
     pub sessions: HashMap<MapData, SessionKey, Session>,
+    /// What the daemon read of each session's text.
+    pub advice: HashMap<MapData, SessionKey, Advice>,
     /// Open pinholes.
     pub pinholes: HashMap<MapData, PinholeKey, Pinhole>,
     /// Listening sockets: the ftpds', and foreign ones in the declared range.
@@ -37,6 +39,8 @@ pub struct Maps {
     /// Destinations refused a moment ago, with the time of refusal in nanoseconds of
     /// `CLOCK_MONOTONIC`.
     pub barred: HashMap<MapData, Barred, u64>,
+    /// Indices of the interfaces that have an early gate.
+    pub gates: HashMap<MapData, u32, u32>,
     /// The policy in force.
     pub policy: Array<MapData, Policy>,
     /// Destinations that an ftpd may connect to.
@@ -51,6 +55,7 @@ impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
             sessions: typed(ebpf, "SESSIONS")?,
+            advice: typed(ebpf, "ADVICE")?,
             pinholes: typed(ebpf, "PINHOLES")?,
             listeners: typed(ebpf, "LISTENERS")?,
             processes: typed(ebpf, "PROCESSES")?,
@@ -58,6 +63,7 @@ impl Maps {
             ports: typed(ebpf, "PORTS")?,
             addresses: typed(ebpf, "ADDRESSES")?,
             barred: typed(ebpf, "BARRED")?,
+            gates: typed(ebpf, "GATES")?,
             policy: typed(ebpf, "POLICY")?,
             exceptions: typed(ebpf, "EXCEPTIONS")?,
             counters: typed(ebpf, "COUNTERS")?,

@@ -79,8 +79,7 @@ fn open(maps: &mut Maps, server: Address, client: Address) {
                 id: 7,
                 opened_at: 0,
                 pinhole: session.pinhole(Port::new(LIVE)),
-                active_port: Port::NONE,
-                flags: 0,
+                client_sequence: 0,
             },
             0,
         )
@@ -131,6 +130,7 @@ fn listen(maps: &mut Maps, endpoint: Endpoint, control_port: u16, admission: Adm
     let control_port = Port::new(control_port);
     let listener = Listener {
         session: 0,
+        socket: 0,
         pinhole: PinholeKey::NONE,
         tgid: 0,
         control_port,

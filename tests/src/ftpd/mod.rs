@@ -152,6 +152,11 @@ impl Ftpd {
         fs::read(&path).with_context(|| format!("reading {}", path.display()))
     }
 
+    /// Ends the listening process, and with it the service.
+    pub fn stop(&mut self) {
+        self.process.end();
+    }
+
     fn wait_until_it_answers(&mut self, port: SocketAddr) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect_timeout(&port, Duration::from_millis(200)).is_err() {

@@ -373,6 +373,50 @@ fn c8_an_accepted_auth_counts_also_while_desynchronised() {
 }
 
 #[test]
+fn c8_without_auth_its_answer_means_nothing() {
+    let mut talk = Talk::greeted();
+    talk.client("NOOP\r\n");
+    assert_eq!(talk.server("234 go\r\n"), "");
+    assert_eq!(talk.server("334 go\r\n"), "unsolicited-reply 334");
+    talk.assert_works();
+}
+
+#[test]
+fn f5_what_looks_like_tls_within_a_synchronised_dialogue_is_text() {
+    let mut talk = Talk::greeted();
+    talk.client("NOOP\r\n");
+    assert_eq!(talk.server("200 \u{16}\u{3}\u{1}\r\n"), "");
+    talk.assert_works();
+}
+
+#[test]
+fn s1_another_protocol_is_told_from_tls_however_its_bytes_are_cut() {
+    let bytes = "x\u{16}\u{3}\u{1}\r\n\u{16}\u{3}\u{1}";
+    // Found by fuzzing: desynchronised before the greeting.
+    let overflow = "NOOP\r\n".repeat(33);
+    for size in [1, 2, bytes.len()] {
+        let mut talk = Talk::fresh();
+        assert_eq!(talk.client(&overflow), "desynchronised queue-overflow");
+        let mut told = String::new();
+        for piece in bytes.as_bytes().chunks(size) {
+            told += &talk.server(core::str::from_utf8(piece).unwrap());
+        }
+        assert_eq!(told, "opaque not-ftp");
+    }
+}
+
+#[test]
+fn lost_bytes_may_have_closed_a_block() {
+    let mut talk = Talk::greeted();
+    talk.client("STAT\r\n");
+    talk.server("211-Status\r\n");
+    let gap = told(|events| talk.dialogue.gap(Direction::ToClient, events));
+    assert_eq!(gap, "desynchronised bytes-lost");
+    talk.server(" x\r\n226 done\r\n");
+    assert_eq!(talk.wait(2 * SECOND), "resynchronised");
+}
+
+#[test]
 fn c9_the_wrong_direction_means_nothing() {
     let mut talk = Talk::greeted();
     talk.client("PASV\r\n");

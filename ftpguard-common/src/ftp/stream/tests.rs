@@ -185,6 +185,20 @@ fn a_hole_is_given_up_after_a_while() {
 }
 
 #[test]
+fn a_second_hole_has_its_own_time() {
+    let segments = [
+        (0, syn(0)),
+        (0, data(3, b"c")),
+        (0, data(5, b"e")),
+        (2 * SECOND, data(1, b"ab")),
+        (5 * SECOND - 1, data(7, b"g")),
+        (5 * SECOND, data(7, b"g")),
+    ];
+    assert_eq!(received(&segments[..5]), "abc");
+    assert_eq!(received(&segments), "abc<lost 1>e");
+}
+
+#[test]
 fn a_hole_is_given_up_when_too_much_waits_behind_it() {
     let long = vec![b'x'; AHEAD as usize];
     let told = received_at_once(&[syn(0), data(3, b"c"), data(6, &long)]);
@@ -271,6 +285,7 @@ fn a_header_and_its_bytes_are_a_segment() {
             server_port: Port::NONE,
         },
         sequence: 7,
+        acknowledgment: 0,
         length: 5,
         captured: 3,
         direction: 0,
@@ -283,7 +298,7 @@ fn a_header_and_its_bytes_are_a_segment() {
     let segment = Segment::captured(&header, b"abcdefg");
     assert_eq!((segment.bytes, segment.missing), (&b"abcde"[..], 0));
     // A full piece may be followed by another.
-    header.length = 2048;
+    header.length = u32::try_from(MAX_CAPTURE).expect("a small number");
     assert!(!Segment::captured(&header, b"").fin);
     header.flags = 0x02;
     assert!(Segment::captured(&header, b"").syn);
