@@ -6,9 +6,9 @@
 //! round adds nothing: what a process did between being read and being written is seen in the
 //! next one. Only then are the hooks attached that deny.
 
-pub mod ancestors;
 pub mod apply;
 pub mod decide;
+pub mod latecomers;
 pub mod snapshot;
 
 use anyhow::{Context as _, Result};

@@ -151,7 +151,7 @@ pub(super) fn tables(process: &Process) -> ProcResult<Vec<TcpNetEntry>> {
 }
 
 /// What tells one network namespace from another.
-fn namespace(process: &Process) -> Option<u64> {
+pub(super) fn namespace(process: &Process) -> Option<u64> {
     let namespaces = process.namespaces().ok()?;
     namespaces
         .0

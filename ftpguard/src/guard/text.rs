@@ -540,7 +540,7 @@ pub(super) fn remark(key: &SessionKey, event: &DialogueEvent) -> Option<Happenin
     }
 }
 
-fn way(key: &PinholeKey) -> Way {
+pub(super) fn way(key: &PinholeKey) -> Way {
     Way {
         client: key.client.ip(),
         server: key.server.ip(),
