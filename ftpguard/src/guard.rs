@@ -221,9 +221,7 @@ impl Guard {
                     rings.events.drain(BATCH, |record| self.on_event(record));
                 }
                 Wake::Control => {
-                    rings.control.drain(BATCH, |record| self.on_control(record));
-                    self.settle_text()?;
-                    self.look_at = self.look_at.or_else(|| self.text.look_at());
+                    self.read_control(&mut rings.control)?;
                 }
                 Wake::Question(question) => self.answer(question),
                 Wake::Deadline => self.on_deadline()?,
@@ -234,6 +232,13 @@ impl Guard {
                 }
             }
         }
+    }
+
+    fn read_control(&mut self, ring: &mut Ring) -> Result<()> {
+        ring.drain(BATCH, |record| self.on_control(record));
+        self.settle_text()?;
+        self.look_at = self.look_at.or_else(|| self.text.look_at());
+        Ok(())
     }
 
     fn on_event(&mut self, record: &[u8]) {
