@@ -1,6 +1,6 @@
 //! Attaching the programs, and saying where they sit.
 
-use std::{fs::File, io, path::Path};
+use std::{fs::File, io};
 
 use aya::{
     Ebpf,
@@ -12,7 +12,7 @@ use aya::{
     util::KernelVersion,
 };
 
-use super::{Kernel, error::KernelError};
+use super::{Kernel, driver::has_device, error::KernelError};
 
 /// How the operator wants the ingress guard attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,15 +220,6 @@ pub fn interface_names() -> Vec<String> {
         .unwrap_or_default();
     names.sort();
     names
-}
-
-/// Whether a device driver stands behind the interface. veth, bridges, bonds, VLANs and tunnels
-/// have none: native XDP there exists but costs bulk transfers their segmentation offload.
-fn has_device(interface: &str) -> bool {
-    Path::new("/sys/class/net")
-        .join(interface)
-        .join("device")
-        .exists()
 }
 
 /// Adds the clsact qdisc where the kernel has no tcx.

@@ -5,6 +5,7 @@
 //! detached and every map is gone.
 
 mod attach;
+mod driver;
 mod error;
 mod maps;
 mod offsets;
