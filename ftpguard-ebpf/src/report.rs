@@ -1,8 +1,12 @@
 //! Counting, the action that follows from a reason, and events.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::bpf_ktime_get_ns,
+    maps::RingBuf,
+};
 use ftpguard_common::{
-    abi::{Mode, Pinhole, PinholeKey, Policy, SessionKey},
+    abi::{EVENTS_BYTES, Mode, Pinhole, PinholeKey, Policy, SessionKey, Tracking},
     event::{Event, EventKind},
     net::{Address, Port},
     verdict::{Incident, Reason, Verdict},
@@ -127,10 +131,40 @@ pub(crate) fn pinhole_event(
     }
 }
 
-/// Hands an event to the daemon.
+/// Hands an event to the daemon, which reads it when it looks next.
 #[inline(always)]
 pub(crate) fn emit(event: &Event) {
-    if EVENTS.output::<Event>(event, 0).is_err() {
+    output(event, wakeup(&EVENTS, EVENTS_BYTES, false));
+}
+
+/// Hands an event to the daemon, and wakes it: it has something to do.
+#[inline(always)]
+pub(crate) fn emit_urgent(event: &Event) {
+    output(event, wakeup(&EVENTS, EVENTS_BYTES, true));
+}
+
+/// Whether a record wakes the daemon up.
+///
+/// In socket tracking it does not: a daemon that wakes up for each event of a transfer competes
+/// with client and ftpd for the processor while the transfer is being set up. It looks by
+/// itself many times a second, and is woken when the ring fills up. In text tracking clients
+/// wait for what it reads.
+#[inline(always)]
+pub(crate) fn wakeup(ring: &RingBuf, size: u32, urgent: bool) -> u64 {
+    let text = policy().is_some_and(|policy| policy.tracking == Tracking::Text as u32);
+    if text {
+        // The kernel's own choice: wake a reader that had caught up.
+        0
+    } else if urgent || ring.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(size / 4) {
+        u64::from(BPF_RB_FORCE_WAKEUP)
+    } else {
+        u64::from(BPF_RB_NO_WAKEUP)
+    }
+}
+
+#[inline(always)]
+fn output(event: &Event, flags: u64) {
+    if EVENTS.output::<Event>(event, flags).is_err() {
         note(Incident::EventLost);
     }
 }

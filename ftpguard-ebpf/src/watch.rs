@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use ftpguard_common::{
-    abi::{Session, SessionKey, advice_flags, port_word},
+    abi::{CONTROL_BYTES, Session, SessionKey, advice_flags, port_word},
     event::{ControlHeader, Direction, MAX_CAPTURE, MAX_PIECES},
     packet::{Segment, View as _, flags},
     verdict::Incident,
@@ -15,7 +15,7 @@ use ftpguard_common::{
 use crate::{
     access::TcFrame,
     maps::{ADVICE, CONTROL, PIECE, PORTS, Piece, SESSIONS},
-    report::note,
+    report::{note, wakeup},
 };
 
 /// Captures a segment if it belongs to a control connection whose text is wanted.
@@ -158,7 +158,7 @@ fn hand_over(piece: &mut Piece, size: usize) {
             (&raw const CONTROL).cast_mut().cast(),
             (&raw mut *piece).cast(),
             total,
-            0,
+            wakeup(&CONTROL, CONTROL_BYTES, false),
         )
     };
     if written != 0 {

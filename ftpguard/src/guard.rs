@@ -43,6 +43,9 @@ use crate::{
 const EVENT_BUDGET: u32 = 64;
 /// How long after a denial the budget is refilled.
 const REFILL_AFTER: Duration = Duration::from_millis(100);
+/// How often the ring buffers are read in socket tracking, where the kernel side wakes the guard
+/// for urgent events only.
+const READ_EVERY: Duration = Duration::from_millis(50);
 /// How often the tables are looked over when nothing else happens.
 const LOOK_OVER: Duration = Duration::from_secs(10);
 /// How many records of a ring buffer are read before anything else gets its turn.
@@ -88,6 +91,8 @@ struct Guard {
     /// When the budget of denials is refilled; nothing to refill where `None`.
     refill_at: Option<Instant>,
     look_over_at: Instant,
+    /// When the ring buffers are read without being asked.
+    read_at: Instant,
     /// When announced ports are looked for again.
     look_at: Option<Instant>,
     /// From here on every control byte is captured: nanoseconds of `CLOCK_MONOTONIC`.
@@ -150,6 +155,7 @@ impl Guard {
             ready_at: now,
             refill_at: None,
             look_over_at: now + LOOK_OVER,
+            read_at: now + READ_EVERY,
             look_at: None,
             watching_since: u64::MAX,
             watcher: Watcher::new(match args.tracking {
@@ -233,21 +239,39 @@ impl Guard {
                 _ = stop.terminate.recv() => Wake::Stop("SIGTERM"),
             };
             match wake {
-                Wake::Events => {
-                    rings.events.drain(BATCH, |record| self.on_event(record));
+                Wake::Events => self.read_events(&mut rings.events),
+                Wake::Control => self.read_control(&mut rings.control)?,
+                Wake::Question(question) => {
+                    // What happened before the question belongs in the answer.
+                    self.read_rings(&mut rings)?;
+                    self.answer(question);
                 }
-                Wake::Control => {
-                    self.read_control(&mut rings.control)?;
+                Wake::Deadline => {
+                    if self.read_at <= Instant::now() {
+                        self.read_rings(&mut rings)?;
+                    }
+                    self.on_deadline()?;
                 }
-                Wake::Question(question) => self.answer(question),
-                Wake::Deadline => self.on_deadline()?,
                 Wake::Stop(signal) => {
                     log::info!("{signal}: detaching");
                     let _ = sd_notify::notify(&[NotifyState::Stopping]);
+                    self.read_rings(&mut rings)?;
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// Reads what the kernel side told without waking the guard.
+    fn read_rings(&mut self, rings: &mut Rings) -> Result<()> {
+        self.read_at = Instant::now() + READ_EVERY;
+        self.read_control(&mut rings.control)?;
+        self.read_events(&mut rings.events);
+        Ok(())
+    }
+
+    fn read_events(&mut self, ring: &mut Ring) {
+        ring.drain(BATCH, |record| self.on_event(record));
     }
 
     fn read_control(&mut self, ring: &mut Ring) -> Result<()> {
@@ -300,7 +324,11 @@ impl Guard {
     }
 
     fn deadline(&self) -> Instant {
-        [self.refill_at, self.look_at]
+        let read_at = match self.args.tracking {
+            TrackingArg::Socket => Some(self.read_at),
+            TrackingArg::Text => None,
+        };
+        [self.refill_at, self.look_at, read_at]
             .into_iter()
             .flatten()
             .fold(self.look_over_at, Instant::min)

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     maps::{LISTENERS, PINHOLES, PORTS, PROCESSES, SESSIONS},
-    report::{Ends, emit, event, note, now, pinhole_event, policy},
+    report::{Ends, emit, emit_urgent, event, note, now, pinhole_event, policy},
 };
 
 /// A socket begins to listen. Runs inside listen(), before it returns to the ftpd.
@@ -315,7 +315,7 @@ fn report_listener(kind: EventKind, endpoint: &Endpoint, tgid: u32) {
         local: endpoint.address,
         local_port: endpoint.port,
     };
-    emit(&Event {
+    emit_urgent(&Event {
         at: now(),
         tgid,
         ..event(kind, &ends)

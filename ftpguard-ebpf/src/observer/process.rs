@@ -14,7 +14,7 @@ use ftpguard_common::{
 use super::{record, serving};
 use crate::{
     maps::{CGROUP, PORTS, PROCESSES, SESSIONS},
-    report::{emit, note, now, session_event},
+    report::{emit_urgent, note, now, session_event},
 };
 
 /// `CLONE_THREAD` of `<linux/sched.h>`: a thread, and no process of its own.
@@ -178,7 +178,7 @@ fn found(tgid: u32, tid: u32, key: &SessionKey, id: u64) {
         ..idle(key.server_port, 0, 0)
     };
     insert(tgid, &process);
-    emit(&Event {
+    emit_urgent(&Event {
         tgid,
         ..session_event(EventKind::ReaderFound, key, id, now())
     });
