@@ -70,15 +70,15 @@ fn guard_ingress(ctx: XdpContext) -> u32 {
 #[classifier]
 fn guard_and_watch_ingress(ctx: TcContext) -> i32 {
     let found = walk_tc(&ctx);
-    match ingress::judge(&found) {
-        Verdict::Pass => {
-            if let Walk::Tcp(segment) = &found {
-                watch::capture(&ctx, segment, Direction::ToServer);
-            }
-            NEXT_PROGRAM
-        }
-        Verdict::Deny => TC_ACT_SHOT,
+    // A SYN is judged, anything else may hold control bytes. One or the other, because the
+    // verifier would walk the second once for each way through the first.
+    if let Walk::Tcp(segment) = &found
+        && !segment.opens_connection()
+    {
+        watch::capture(&ctx, segment, Direction::ToServer);
+        return NEXT_PROGRAM;
     }
+    action(ingress::judge(&found))
 }
 
 #[classifier]
@@ -94,13 +94,11 @@ fn guard_and_watch_egress(ctx: TcContext) -> i32 {
     let Walk::Tcp(segment) = walk_tc(&ctx) else {
         return NEXT_PROGRAM;
     };
-    match egress::judge_segment(&segment) {
-        Verdict::Pass => {
-            watch::capture(&ctx, &segment, Direction::ToClient);
-            NEXT_PROGRAM
-        }
-        Verdict::Deny => TC_ACT_SHOT,
+    if !segment.opens_connection() {
+        watch::capture(&ctx, &segment, Direction::ToClient);
+        return NEXT_PROGRAM;
     }
+    action(egress::judge_segment(&segment))
 }
 
 #[sk_lookup]
@@ -152,6 +150,13 @@ fn task_exit(_ctx: TracePointContext) -> u32 {
 /// Other tools' programs on the same hook still run, then the kernel's own path: TC_ACT_UNSPEC
 /// is TCX_NEXT to tcx.
 const NEXT_PROGRAM: i32 = TC_ACT_UNSPEC;
+
+const fn action(verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Pass => NEXT_PROGRAM,
+        Verdict::Deny => TC_ACT_SHOT,
+    }
+}
 
 /// 1 lets the call go on, 0 makes it fail with `EPERM`.
 const fn may_connect(verdict: Verdict) -> i32 {

@@ -22,6 +22,7 @@ pub mod sandbox;
 pub mod scenario;
 pub mod target;
 pub mod tool;
+pub mod vm;
 pub mod wire;
 
 mod slot;

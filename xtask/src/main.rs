@@ -4,6 +4,7 @@
 mod build;
 mod check;
 mod exec;
+mod kernels;
 mod measure;
 mod run;
 mod setup;
@@ -35,6 +36,8 @@ enum Task {
     Run(run::Arguments),
     /// Measure data connections with the guard off, with socket tracking and with text tracking
     Measure(measure::Arguments),
+    /// Boot every supported kernel in QEMU, and run the tests there
+    Kernels(kernels::Arguments),
     /// The part of `run` that needs root
     #[command(hide = true)]
     Demo(run::Demo),
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::test(&arguments),
         Task::Run(arguments) => run::run(&arguments),
         Task::Measure(arguments) => measure::measure(&arguments),
+        Task::Kernels(arguments) => kernels::kernels(&arguments),
         Task::Demo(arguments) => run::demo(&arguments),
     };
     result.unwrap_or_else(|error| {

@@ -22,7 +22,7 @@ const LLVM_PACKAGES: [&str; 4] = [
 ];
 
 /// Programs that the tests call, by whether they are there.
-struct Tool {
+pub(crate) struct Tool {
     /// How to see that it is there.
     probe: Probe,
     /// The Debian package that has it.
@@ -56,7 +56,8 @@ const TOOLS: [Tool; 8] = [
     ),
 ];
 
-const fn tool(program: &'static str, package: &'static str, why: &'static str) -> Tool {
+/// A tool that is there when a program of this name is.
+pub(crate) const fn tool(program: &'static str, package: &'static str, why: &'static str) -> Tool {
     Tool {
         probe: Probe::Program(program),
         package,
@@ -90,7 +91,7 @@ pub(crate) fn setup() -> Result<()> {
     let linker = linker_version();
     let linker_is_good = linker.as_deref().is_some_and(is_good_linker);
 
-    let mut packages = missing_tools();
+    let mut packages = missing_tools(&TOOLS);
     if !linker_is_good {
         let has = linker.as_deref().unwrap_or("none");
         println!("setup: bpf-linker {LINKER} is needed to link the kernel side; here is {has}");
@@ -99,13 +100,7 @@ pub(crate) fn setup() -> Result<()> {
             packages.extend(LLVM_PACKAGES);
         }
     }
-    if !packages.is_empty() {
-        packages.sort_unstable();
-        packages.dedup();
-        install(&packages)?;
-        let missing = missing_tools();
-        ensure!(missing.is_empty(), "still missing: {}", missing.join(", "));
-    }
+    install_missing(packages, &TOOLS)?;
     toolchain()?;
     if !linker_is_good {
         install_linker()?;
@@ -117,14 +112,31 @@ pub(crate) fn setup() -> Result<()> {
     Ok(())
 }
 
+/// Installs those of these tools that are not there.
+pub(crate) fn require(tools: &[Tool]) -> Result<()> {
+    install_missing(missing_tools(tools), tools)
+}
+
+fn install_missing(mut packages: Vec<&'static str>, tools: &[Tool]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    packages.sort_unstable();
+    packages.dedup();
+    install(&packages)?;
+    let missing = missing_tools(tools);
+    ensure!(missing.is_empty(), "still missing: {}", missing.join(", "));
+    Ok(())
+}
+
 /// The packages of the tools that are not there; prints each.
-fn missing_tools() -> Vec<&'static str> {
+fn missing_tools(tools: &[Tool]) -> Vec<&'static str> {
     let mut packages = Vec::new();
     for Tool {
         probe,
         package,
         why,
-    } in &TOOLS
+    } in tools
     {
         let (name, is_there) = match probe {
             Probe::Program(name) => (name, find(name).is_some()),

@@ -1,0 +1,100 @@
+//! Every program through the verifier, and onto every hook.
+
+use anyhow::{Context as _, Result, ensure};
+use ftpguard::{
+    kernel::{Attached, EgressHook, IngressHook, Kernel, Settings, XdpChoice},
+    preflight,
+};
+use ftpguard_common::abi::{Active, Mode, Policy, Tracking};
+use ftpguard_tests::{
+    Sandbox,
+    sandbox::Host,
+    vm::{Feature, Report},
+};
+
+use crate::checks::test;
+
+/// Checks the host, loads the kernel side, and attaches each of its programs.
+pub(crate) fn check() -> Result<()> {
+    let host = test("preflight", || {
+        preflight::check(&["lo".to_owned()], None).context("this kernel is refused")
+    })?;
+    let mut kernel = test("every program is verified", || {
+        Kernel::load(&Settings {
+            policy: Policy {
+                mode: Mode::Enforce as u32,
+                tracking: Tracking::Socket as u32,
+                active: Active::Client as u32,
+                uses: 1,
+                serving_age: 1_000_000_000,
+                barred_age: 60_000_000_000,
+            },
+            control_ports: vec![21],
+            passive_ports: Some(50_000..=50_031),
+            data_source_ports: vec![20],
+            exceptions: Vec::new(),
+            cgroup: host.cgroup.clone(),
+        })
+        .context("loading")
+    })?;
+    let programs = kernel.verified_instructions();
+    let counted = programs.iter().any(|(_, count)| count.is_some());
+    for (name, instructions) in programs {
+        Report::Program { name, instructions }.print();
+    }
+    feature(Feature::InstructionCount, counted);
+
+    test("the observer's tracepoints are attached", || {
+        kernel.attach_observer().context("attaching")
+    })?;
+    test("the connect() hooks are attached", || {
+        kernel.attach_connect().context("attaching")
+    })?;
+    let sandbox = Sandbox::new().context("making the sandbox")?;
+    test("the last gate before listening sockets is attached", || {
+        let server = sandbox.server();
+        server
+            .enter(|| kernel.attach_lookup())?
+            .context("attaching")
+    })?;
+    let hooks = [
+        (XdpChoice::Native, IngressHook::XdpNative),
+        (XdpChoice::Generic, IngressHook::XdpGeneric),
+        (XdpChoice::Tc, IngressHook::Tc),
+        // No device stands behind a veth interface.
+        (XdpChoice::Auto, IngressHook::Tc),
+    ];
+    for (choice, expected) in hooks {
+        let name = format!("the packet programs are attached, {choice:?}");
+        let attached = test(&name, || {
+            attach(&mut kernel, sandbox.server(), choice, expected)
+        })?;
+        if choice == XdpChoice::Auto {
+            feature(Feature::Tcx, attached.egress == EgressHook::Tcx);
+        }
+    }
+    Ok(())
+}
+
+/// Attaches to a new interface of the host.
+fn attach(
+    kernel: &mut Kernel,
+    host: &Host,
+    choice: XdpChoice,
+    expected: IngressHook,
+) -> Result<Attached> {
+    let interface = format!("veth-{choice:?}");
+    let peer = format!("peer-{choice:?}");
+    host.ip(&[
+        "link", "add", &interface, "type", "veth", "peer", "name", &peer,
+    ])?;
+    let attached = host
+        .enter(|| kernel.attach_interface(&interface, choice))?
+        .context("attaching")?;
+    ensure!(attached.ingress == expected, "attached as {attached:?}");
+    Ok(attached)
+}
+
+fn feature(name: Feature, used: bool) {
+    Report::Feature { name, used }.print();
+}
