@@ -15,3 +15,4 @@ mod passive;
 mod refusals;
 mod stage;
 mod text;
+mod zoo;
