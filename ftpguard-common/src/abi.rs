@@ -184,7 +184,10 @@ pub struct Listener {
     /// A number of [`Admission`].
     pub admission: u16,
     /// How many sockets share the endpoint (`SO_REUSEPORT`).
-    pub sockets: u32,
+    pub sockets: u16,
+    /// How many of them were open when the guard started: the kernel side knows these by their
+    /// endpoint only, all others by their address in memory.
+    pub adopted: u16,
 }
 
 /// Whom a guarded listener admits.
@@ -383,6 +386,8 @@ pub struct TracepointOffsets {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct StateOffsets {
+    /// `skaddr`, a pointer.
+    pub socket: u32,
     /// `oldstate`, an `int`.
     pub old_state: u32,
     /// `newstate`, an `int`.
@@ -427,7 +432,7 @@ const _: () = {
     assert!(size_of::<Exception>() == 20);
     assert!(size_of::<Barred>() == 20);
     assert!(size_of::<Policy>() == 32);
-    assert!(size_of::<TracepointOffsets>() == 52);
+    assert!(size_of::<TracepointOffsets>() == 56);
     // A per-CPU array of counters stays within one page for each CPU.
     assert!(COUNTER_COUNT <= 512);
 };

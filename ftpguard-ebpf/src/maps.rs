@@ -30,6 +30,12 @@ pub(crate) static PINHOLES: HashMap<PinholeKey, Pinhole> =
 pub(crate) static LISTENERS: HashMap<Endpoint, Listener> =
     HashMap::with_max_entries(MAX_LISTENERS, 0);
 
+/// The listening sockets that the kernel side saw open, by their address in memory, which no other
+/// socket has as long as they are open. Another network namespace may have a listener with the same
+/// endpoint. Written and read by the socket observer only. Full: as `LISTENERS`.
+#[map]
+pub(crate) static LISTENING: HashMap<u64, u32> = HashMap::with_max_entries(MAX_LISTENERS, 0);
+
 /// Control connections. Written by the socket observer, by the daemon when it adopts or
 /// narrows. Full: the session is not tracked, counted as `session-table-full`.
 #[map]

@@ -16,3 +16,4 @@ mod refusals;
 mod stage;
 mod text;
 mod zoo;
+mod zoo_listeners;

@@ -17,26 +17,31 @@ use super::{
     process::{current_tgid, in_scope, opened_control_port},
 };
 use crate::{
-    maps::{LISTENERS, PINHOLES, PORTS, PROCESSES, SESSIONS},
+    maps::{LISTENERS, LISTENING, PINHOLES, PORTS, PROCESSES, SESSIONS},
     report::{Ends, emit, event, note, now, pinhole_event, policy},
 };
 
 /// A socket begins to listen. Runs inside listen(), before it returns to the ftpd.
 #[inline(always)]
-pub(crate) fn opened(ctx: &TracePointContext, address: Address, port: Port) -> Option<()> {
+pub(crate) fn opened(
+    ctx: &TracePointContext,
+    socket: u64,
+    address: Address,
+    port: Port,
+) -> Option<()> {
     let endpoint = Endpoint::new(address, port);
     let word = *PORTS.get(u32::from(port.number()))?;
     let tgid = current_tgid();
     if word & port_word::CONTROL != 0 {
         if in_scope() {
             opened_control_port(port);
-            add(&endpoint, &guarded(tgid, port));
+            add(socket, &endpoint, &guarded(tgid, port));
         }
         return None;
     }
     let Some(process) = PROCESSES.get_ptr_mut(tgid) else {
         if word & port_word::PASSIVE != 0 {
-            opened_foreign(&endpoint, tgid);
+            opened_foreign(socket, &endpoint, tgid);
         }
         return None;
     };
@@ -64,17 +69,24 @@ pub(crate) fn opened(ctx: &TracePointContext, address: Address, port: Port) -> O
             }
         }
     }
-    add(&endpoint, &listener);
+    add(socket, &endpoint, &listener);
     Some(())
 }
 
 /// A socket stops listening.
 #[inline(always)]
-pub(crate) fn closed(address: Address, port: Port) -> Option<()> {
+pub(crate) fn closed(socket: u64, address: Address, port: Port) -> Option<()> {
     let endpoint = Endpoint::new(address, port);
     let listener = LISTENERS.get_ptr_mut(&endpoint)?;
     // SAFETY: the entry stays valid for the time of this program.
     let listener = unsafe { &mut *listener };
+    if LISTENING.remove(socket).is_err() {
+        // Adopted; or in another network namespace, and none of our business.
+        if listener.adopted == 0 || !may_be_adopted(listener) {
+            return None;
+        }
+        listener.adopted -= 1;
+    }
     if listener.sockets > 1 {
         listener.sockets -= 1;
         return None;
@@ -93,6 +105,18 @@ pub(crate) fn closed(address: Address, port: Port) -> Option<()> {
         close_pinhole(&pinhole, session);
     }
     Some(())
+}
+
+/// Whether the current process may be closing this adopted listener. At its exit it is known no
+/// more, but still in its cgroup.
+#[inline(always)]
+fn may_be_adopted(listener: &Listener) -> bool {
+    let tgid = current_tgid();
+    listener.control_port == Port::NONE
+        || listener.tgid == tgid
+        || in_scope()
+        // SAFETY: the value is not read.
+        || unsafe { PROCESSES.get(&tgid) }.is_some()
 }
 
 /// A handshake on a guarded listener is complete: the pinhole has served (rule K6). Runs in
@@ -207,8 +231,8 @@ fn refuse(process: &mut Process) {
 
 /// Other software listens in the declared range: left alone and reported (rule I4).
 #[inline(always)]
-fn opened_foreign(endpoint: &Endpoint, tgid: u32) {
-    add(endpoint, &guarded(tgid, Port::NONE));
+fn opened_foreign(socket: u64, endpoint: &Endpoint, tgid: u32) {
+    add(socket, endpoint, &guarded(tgid, Port::NONE));
     report_listener(EventKind::ForeignListener, endpoint, tgid);
 }
 
@@ -222,17 +246,22 @@ const fn guarded(tgid: u32, control_port: Port) -> Listener {
         control_port,
         admission: Admission::Pinhole as u16,
         sockets: 1,
+        adopted: 0,
     }
 }
 
 /// Adds a listener. One that shares the endpoint of a guarded one (`SO_REUSEPORT`) counts with
 /// it; a foreign one never takes a guarded one's place.
 #[inline(always)]
-fn add(endpoint: &Endpoint, listener: &Listener) {
+fn add(socket: u64, endpoint: &Endpoint, listener: &Listener) {
+    if LISTENING.insert(socket, 1, 0).is_err() {
+        note(Incident::ListenerTableFull);
+        return;
+    }
     if let Some(known) = LISTENERS.get_ptr_mut(endpoint) {
         // SAFETY: the entry stays valid for the time of this program.
         let known = unsafe { &mut *known };
-        let sockets = known.sockets + 1;
+        let (sockets, adopted) = (known.sockets.saturating_add(1), known.adopted);
         if listener.control_port != Port::NONE {
             if known.control_port == Port::NONE {
                 count_listener(endpoint.port, Port::NONE, false);
@@ -241,6 +270,7 @@ fn add(endpoint: &Endpoint, listener: &Listener) {
             *known = *listener;
         }
         known.sockets = sockets;
+        known.adopted = adopted;
         return;
     }
     if LISTENERS.insert(endpoint, listener, 0).is_err() {

@@ -15,6 +15,7 @@ static OFFSETS: TracepointOffsets = {
     use ftpguard_common::abi::{ReadOffsets, StateOffsets};
     TracepointOffsets {
         state: StateOffsets {
+            socket: 0,
             old_state: 0,
             new_state: 0,
             source_port: 0,

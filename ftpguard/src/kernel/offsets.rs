@@ -25,6 +25,7 @@ pub fn read_offsets(tracefs: &Path) -> Result<TracepointOffsets, KernelError> {
     let new_task = Format::read(tracefs, "task/task_newtask")?;
     Ok(TracepointOffsets {
         state: StateOffsets {
+            socket: state.offset("skaddr", 8)?,
             old_state: state.offset("oldstate", 4)?,
             new_state: state.offset("newstate", 4)?,
             source_port: state.offset("sport", 2)?,

@@ -135,6 +135,7 @@ fn listen(maps: &mut Maps, endpoint: Endpoint, control_port: u16, admission: Adm
         control_port,
         admission: admission as u16,
         sockets: 1,
+        adopted: 0,
     };
     maps.listeners.insert(endpoint, listener, 0).unwrap();
     let hint = if control_port == Port::NONE {
