@@ -29,6 +29,8 @@ pub const MAX_EXCEPTIONS: u32 = 1_024;
 pub const MAX_BARRED: u32 = 4_096;
 /// How many addresses this host may have.
 pub const MAX_ADDRESSES: u32 = 4_096;
+/// How many interfaces may have an early gate.
+pub const MAX_GATES: u32 = 4_096;
 /// Size of the event ring buffer in bytes: a power of two.
 pub const EVENTS_BYTES: u32 = 1 << 20;
 /// Size of the ring buffer for control bytes: a power of two.
@@ -175,6 +177,9 @@ pub struct Endpoint {
 pub struct Listener {
     /// [`Session::id`] of the session it serves, 0 where that is not known.
     pub session: u64,
+    /// The kernel's name for the socket that began to listen last, 0 where it was adopted. It
+    /// tells this listener from one at the same endpoint in another network namespace.
+    pub socket: u64,
     /// The pinhole made for it; its port is [`Port::NONE`] where there is none.
     pub pinhole: PinholeKey,
     /// The process that called listen(); 0 where it was adopted without one.
@@ -184,10 +189,7 @@ pub struct Listener {
     /// A number of [`Admission`].
     pub admission: u16,
     /// How many sockets share the endpoint (`SO_REUSEPORT`).
-    pub sockets: u16,
-    /// How many of them were open when the guard started: the kernel side knows these by their
-    /// endpoint only, all others by their address in memory.
-    pub adopted: u16,
+    pub sockets: u32,
 }
 
 /// Whom a guarded listener admits.
@@ -386,7 +388,7 @@ pub struct TracepointOffsets {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct StateOffsets {
-    /// `skaddr`, a pointer.
+    /// `skaddr`, a pointer, used as a name only.
     pub socket: u32,
     /// `oldstate`, an `int`.
     pub old_state: u32,
@@ -425,7 +427,7 @@ const _: () = {
     assert!(size_of::<Advice>() == 8);
     assert!(size_of::<Pinhole>() == 32);
     assert!(size_of::<Endpoint>() == 20);
-    assert!(size_of::<Listener>() == 56);
+    assert!(size_of::<Listener>() == 64);
     assert!(size_of::<Process>() == 56);
     assert!(size_of::<Serving>() == 56);
     assert!(size_of::<Peer>() == 20);

@@ -1,7 +1,11 @@
 //! The ingress guard: may this SYN reach the host?
+//!
+//! Early gates (XDP, TC) judge packets of the interfaces they are attached to. The lookup gate
+//! judges what comes to a listening socket by whatever way: loopback, tunnels, interfaces that
+//! appeared later, reassembled fragments, headers too deep for the early gates (rule I5).
 
 use ftpguard_common::{
-    abi::{Admission, Endpoint, Listener, PinholeKey, port_word},
+    abi::{Admission, Endpoint, Listener, Mode, PinholeKey, port_word},
     event::EventKind,
     net::{Address, Port},
     packet::{Segment, Walk},
@@ -9,8 +13,9 @@ use ftpguard_common::{
 };
 
 use crate::{
+    lookup::Lookup,
     maps::{ADDRESSES, LISTENERS, PINHOLES, PORTS},
-    report::{Ends, settle},
+    report::{Ends, policy, settle},
 };
 
 /// Judges one packet that comes in. Segments that ask for no connection pass uncounted
@@ -44,12 +49,32 @@ pub(crate) fn judge_segment(segment: &Segment) -> Verdict {
         local: segment.destination,
         local_port: segment.destination_port,
     };
-    settle(decide(segment), EventKind::SynDenied, &ends, 0)
+    settle(decide(&ends), EventKind::SynDenied, &ends, 0)
+}
+
+/// Judges what looks for a listening socket: the last gate.
+///
+/// Only denials are counted: what passes here was counted by an early gate, or came by a way
+/// that has none. A port where nothing listens is left to the kernel, which refuses it.
+#[inline(always)]
+pub(crate) fn judge_lookup(lookup: &Lookup) -> Verdict {
+    let reason = decide(&lookup.ends);
+    match reason.verdict() {
+        Verdict::Pass => Verdict::Pass,
+        Verdict::Deny if matches!(reason, Reason::ClosedPort) => Verdict::Pass,
+        // In monitor mode an early gate counted it and let it pass.
+        Verdict::Deny if is_monitor() && !lookup.is_first_gate() => Verdict::Pass,
+        Verdict::Deny => settle(reason, EventKind::SynDenied, &lookup.ends, 0),
+    }
+}
+
+fn is_monitor() -> bool {
+    policy().is_some_and(|policy| policy.mode == Mode::Monitor as u32)
 }
 
 #[inline(always)]
-fn decide(segment: &Segment) -> Reason {
-    let port = segment.destination_port;
+fn decide(ends: &Ends) -> Reason {
+    let port = ends.local_port;
     // Every port has a word; the array has 65536 elements.
     let word = PORTS
         .get(u32::from(port.number()))
@@ -61,19 +86,19 @@ fn decide(segment: &Segment) -> Reason {
     let declared = word & port_word::PASSIVE != 0;
     if word & (port_word::GUARDED | port_word::FOREIGN) == 0 {
         return if declared {
-            unused(segment.destination)
+            unused(ends.local)
         } else {
             Reason::PortNotGuarded
         };
     }
-    if word & port_word::GUARDED != 0 && has_pinhole(segment) {
+    if word & port_word::GUARDED != 0 && has_pinhole(ends) {
         return Reason::Pinhole;
     }
-    match find_listener(segment.destination, port) {
-        None if declared => unused(segment.destination),
+    match find_listener(ends.local, port) {
+        None if declared => unused(ends.local),
         None => Reason::PortNotGuarded,
         Some(listener) if listener.control_port == Port::NONE => Reason::ForeignListener,
-        Some(listener) if admits_peer(listener, segment.source) => Reason::ControlPeer,
+        Some(listener) if admits_peer(listener, ends.remote) => Reason::ControlPeer,
         Some(_) => Reason::NoPinhole,
     }
 }
@@ -91,11 +116,11 @@ fn unused(destination: Address) -> Reason {
 }
 
 #[inline(always)]
-fn has_pinhole(segment: &Segment) -> bool {
+fn has_pinhole(ends: &Ends) -> bool {
     let key = PinholeKey {
-        client: segment.source,
-        server: segment.destination,
-        port: segment.destination_port,
+        client: ends.remote,
+        server: ends.local,
+        port: ends.local_port,
         pad: 0,
     };
     // SAFETY: the value is not read.

@@ -3,6 +3,7 @@
 //! ```text
 //! packet in    guard_ingress (XDP) or guard_and_watch_ingress (TC): may this SYN come in?
 //!              watch_ingress (TC, behind XDP): control bytes for the daemon
+//!              guard_lookup (sk_lookup): the last gate, before a listening socket
 //! packet out   guard_and_watch_egress (TC): may this SYN leave? control bytes
 //! connect()    guard_connect4, guard_connect6 (cgroup): may the ftpd connect there?
 //! sockets      socket_state, control_read (tracepoints): the socket observer
@@ -21,6 +22,7 @@ mod bench;
 mod connect;
 mod egress;
 mod ingress;
+mod lookup;
 mod maps;
 mod observer;
 mod peers;
@@ -29,9 +31,10 @@ mod watch;
 
 use access::{XdpFrame, walk_tc};
 use aya_ebpf::{
+    bindings::sk_action,
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
-    macros::{cgroup_sock_addr, classifier, tracepoint, xdp},
-    programs::{SockAddrContext, TcContext, TracePointContext, XdpContext},
+    macros::{cgroup_sock_addr, classifier, sk_lookup, tracepoint, xdp},
+    programs::{SkLookupContext, SockAddrContext, TcContext, TracePointContext, XdpContext},
 };
 use ftpguard_common::{
     event::Direction,
@@ -80,6 +83,18 @@ fn guard_and_watch_egress(ctx: TcContext) -> i32 {
             NEXT_PROGRAM
         }
         Verdict::Deny => TC_ACT_SHOT,
+    }
+}
+
+#[sk_lookup]
+fn guard_lookup(ctx: SkLookupContext) -> u32 {
+    let Some(lookup) = lookup::Lookup::read(&ctx) else {
+        return sk_action::SK_PASS;
+    };
+    match ingress::judge_lookup(&lookup) {
+        Verdict::Pass => sk_action::SK_PASS,
+        // The kernel answers as if nothing listened.
+        Verdict::Deny => sk_action::SK_DROP,
     }
 }
 

@@ -7,9 +7,9 @@ use aya_ebpf::{
 use ftpguard_common::{
     abi::{
         Advice, Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener, MAX_ADDRESSES,
-        MAX_BARRED, MAX_EXCEPTIONS, MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES, MAX_PROCESSES,
-        MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy, Process, Serving, Session,
-        SessionKey,
+        MAX_BARRED, MAX_EXCEPTIONS, MAX_GATES, MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES,
+        MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy, Process,
+        Serving, Session, SessionKey,
     },
     event::{ControlHeader, MAX_CAPTURE},
     net::Address,
@@ -29,12 +29,6 @@ pub(crate) static PINHOLES: HashMap<PinholeKey, Pinhole> =
 #[map]
 pub(crate) static LISTENERS: HashMap<Endpoint, Listener> =
     HashMap::with_max_entries(MAX_LISTENERS, 0);
-
-/// The listening sockets that the kernel side saw open, by their address in memory, which no other
-/// socket has as long as they are open. Another network namespace may have a listener with the same
-/// endpoint. Written and read by the socket observer only. Full: as `LISTENERS`.
-#[map]
-pub(crate) static LISTENING: HashMap<u64, u32> = HashMap::with_max_entries(MAX_LISTENERS, 0);
 
 /// Control connections. Written by the socket observer, by the daemon when it adopts or
 /// narrows. Full: the session is not tracked, counted as `session-table-full`.
@@ -71,6 +65,10 @@ pub(crate) static PORTS: Array<u64> = Array::with_max_entries(1 << 16, 0);
 /// instead of filtered.
 #[map]
 pub(crate) static ADDRESSES: HashMap<Address, u32> = HashMap::with_max_entries(MAX_ADDRESSES, 0);
+
+/// Interfaces (by index) with an early gate. Written by the daemon.
+#[map]
+pub(crate) static GATES: HashMap<u32, u32> = HashMap::with_max_entries(MAX_GATES, 0);
 
 /// The policy in force. Written by the daemon; read where something is refused, never for what
 /// passes.

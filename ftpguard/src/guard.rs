@@ -160,6 +160,7 @@ impl Guard {
         self.kernel.attach_observer()?;
         self.adopt()?;
         self.kernel.attach_connect()?;
+        self.kernel.attach_lookup()?;
         for interface in &self.host.interfaces {
             let attached = self
                 .kernel

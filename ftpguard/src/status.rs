@@ -179,6 +179,7 @@ impl Status {
                 ),
             );
         }
+        field("last gate", "sk_lookup, for every interface");
         field("cgroup", &format!("{}: connect4, connect6", self.cgroup));
         field("control ports", &list(&self.control_ports));
         field(
@@ -392,6 +393,7 @@ ftpguard 0.1.0, pid 4242, up for 1 h 2 min
   kernel         6.18.44
   interfaces     eth0: ingress xdp-native, egress tcx
                  wg0: ingress tc, egress tcx
+  last gate      sk_lookup, for every interface
   cgroup         /sys/fs/cgroup: connect4, connect6
   control ports  21, 990
   passive ports  50000-50099

@@ -9,8 +9,10 @@
 )]
 
 mod active;
+mod gates;
 mod help;
 mod lifecycle;
+mod neighbours;
 mod passive;
 mod refusals;
 mod stage;

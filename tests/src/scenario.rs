@@ -163,7 +163,14 @@ impl Stage {
 
     /// Opens a session from the thread's own host.
     pub fn login(&self, family: Family) -> Result<FtpClient> {
-        self.login_by(family, Version::Tls13)
+        // ProFTPD accepts no TLS 1.3 session but the one that its control connection began with,
+        // and rustls gives each of them away once only.
+        let version = if self.ftpd.settings().tls_reuse {
+            Version::Tls12
+        } else {
+            Version::Tls13
+        };
+        self.login_by(family, version)
     }
 
     /// Opens a session, with this version of TLS if the ftpd speaks TLS.

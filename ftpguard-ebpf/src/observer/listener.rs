@@ -17,7 +17,7 @@ use super::{
     process::{current_tgid, in_scope, opened_control_port},
 };
 use crate::{
-    maps::{LISTENERS, LISTENING, PINHOLES, PORTS, PROCESSES, SESSIONS},
+    maps::{LISTENERS, PINHOLES, PORTS, PROCESSES, SESSIONS},
     report::{Ends, emit, event, note, now, pinhole_event, policy},
 };
 
@@ -25,9 +25,9 @@ use crate::{
 #[inline(always)]
 pub(crate) fn opened(
     ctx: &TracePointContext,
-    socket: u64,
     address: Address,
     port: Port,
+    socket: u64,
 ) -> Option<()> {
     let endpoint = Endpoint::new(address, port);
     let word = *PORTS.get(u32::from(port.number()))?;
@@ -35,19 +35,19 @@ pub(crate) fn opened(
     if word & port_word::CONTROL != 0 {
         if in_scope() {
             opened_control_port(port);
-            add(socket, &endpoint, &guarded(tgid, port));
+            add(&endpoint, &plain(tgid, port, socket));
         }
         return None;
     }
     let Some(process) = PROCESSES.get_ptr_mut(tgid) else {
         if word & port_word::PASSIVE != 0 {
-            opened_foreign(socket, &endpoint, tgid);
+            opened_foreign(&endpoint, tgid, socket);
         }
         return None;
     };
     // SAFETY: the entry stays valid for the time of this program.
     let process = unsafe { &mut *process };
-    let mut listener = guarded(tgid, process.control_port);
+    let mut listener = plain(tgid, process.control_port, socket);
     if port.is_low() {
         note(Incident::LowListener);
     } else if policy()?.tracking == Tracking::Text as u32 {
@@ -69,23 +69,20 @@ pub(crate) fn opened(
             }
         }
     }
-    add(socket, &endpoint, &listener);
+    add(&endpoint, &listener);
     Some(())
 }
 
 /// A socket stops listening.
 #[inline(always)]
-pub(crate) fn closed(socket: u64, address: Address, port: Port) -> Option<()> {
+pub(crate) fn closed(address: Address, port: Port, socket: u64) -> Option<()> {
     let endpoint = Endpoint::new(address, port);
     let listener = LISTENERS.get_ptr_mut(&endpoint)?;
     // SAFETY: the entry stays valid for the time of this program.
     let listener = unsafe { &mut *listener };
-    if LISTENING.remove(socket).is_err() {
-        // Adopted; or in another network namespace, and none of our business.
-        if listener.adopted == 0 || !may_be_adopted(listener) {
-            return None;
-        }
-        listener.adopted -= 1;
+    // Else it is at the same endpoint in another network namespace.
+    if !is_same(listener, socket) {
+        return None;
     }
     if listener.sockets > 1 {
         listener.sockets -= 1;
@@ -107,16 +104,25 @@ pub(crate) fn closed(socket: u64, address: Address, port: Port) -> Option<()> {
     Some(())
 }
 
-/// Whether the current process may be closing this adopted listener. At its exit it is known no
-/// more, but still in its cgroup.
+/// Whether this socket is the listener, or one of those that share its endpoint. Where its name
+/// is not known, the process that closes it tells.
 #[inline(always)]
-fn may_be_adopted(listener: &Listener) -> bool {
-    let tgid = current_tgid();
-    listener.control_port == Port::NONE
-        || listener.tgid == tgid
-        || in_scope()
-        // SAFETY: the value is not read.
-        || unsafe { PROCESSES.get(&tgid) }.is_some()
+fn is_same(listener: &Listener, socket: u64) -> bool {
+    if listener.sockets == 1 && listener.socket != 0 {
+        return listener.socket == socket;
+    }
+    let is_foreign = listener.control_port == Port::NONE;
+    listener.socket == socket
+        // It may be on its way out, and no longer among the processes of the ftpd.
+        || listener.tgid == current_tgid()
+        || is_guarded_process()
+        || (is_foreign && listener.tgid == 0)
+}
+
+#[inline(always)]
+fn is_guarded_process() -> bool {
+    // SAFETY: the value is not read.
+    unsafe { PROCESSES.get(current_tgid()) }.is_some()
 }
 
 /// A handshake on a guarded listener is complete: the pinhole has served (rule K6). Runs in
@@ -231,37 +237,34 @@ fn refuse(process: &mut Process) {
 
 /// Other software listens in the declared range: left alone and reported (rule I4).
 #[inline(always)]
-fn opened_foreign(socket: u64, endpoint: &Endpoint, tgid: u32) {
-    add(socket, endpoint, &guarded(tgid, Port::NONE));
+fn opened_foreign(endpoint: &Endpoint, tgid: u32, socket: u64) {
+    add(endpoint, &plain(tgid, Port::NONE, socket));
     report_listener(EventKind::ForeignListener, endpoint, tgid);
 }
 
-/// A listener that admits clients with a pinhole.
+/// A listener that admits clients with a pinhole, or a foreign one where there is no control
+/// port.
 #[inline(always)]
-const fn guarded(tgid: u32, control_port: Port) -> Listener {
+const fn plain(tgid: u32, control_port: Port, socket: u64) -> Listener {
     Listener {
         session: 0,
+        socket,
         pinhole: PinholeKey::NONE,
         tgid,
         control_port,
         admission: Admission::Pinhole as u16,
         sockets: 1,
-        adopted: 0,
     }
 }
 
 /// Adds a listener. One that shares the endpoint of a guarded one (`SO_REUSEPORT`) counts with
 /// it; a foreign one never takes a guarded one's place.
 #[inline(always)]
-fn add(socket: u64, endpoint: &Endpoint, listener: &Listener) {
-    if LISTENING.insert(socket, 1, 0).is_err() {
-        note(Incident::ListenerTableFull);
-        return;
-    }
+fn add(endpoint: &Endpoint, listener: &Listener) {
     if let Some(known) = LISTENERS.get_ptr_mut(endpoint) {
         // SAFETY: the entry stays valid for the time of this program.
         let known = unsafe { &mut *known };
-        let (sockets, adopted) = (known.sockets.saturating_add(1), known.adopted);
+        let sockets = known.sockets + 1;
         if listener.control_port != Port::NONE {
             if known.control_port == Port::NONE {
                 count_listener(endpoint.port, Port::NONE, false);
@@ -270,7 +273,6 @@ fn add(socket: u64, endpoint: &Endpoint, listener: &Listener) {
             *known = *listener;
         }
         known.sockets = sockets;
-        known.adopted = adopted;
         return;
     }
     if LISTENERS.insert(endpoint, listener, 0).is_err() {

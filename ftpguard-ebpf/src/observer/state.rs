@@ -47,11 +47,11 @@ pub(crate) fn changed(ctx: &TracePointContext) -> Option<()> {
     match (old, new) {
         (tcp::CLOSE, tcp::LISTEN) => {
             let (local, local_port) = local_end(ctx)?;
-            listener::opened(ctx, socket(ctx)?, local, local_port)
+            listener::opened(ctx, local, local_port, socket_name(ctx)?)
         }
         (tcp::LISTEN, tcp::CLOSE) => {
             let (local, local_port) = local_end(ctx)?;
-            listener::closed(socket(ctx)?, local, local_port)
+            listener::closed(local, local_port, socket_name(ctx)?)
         }
         (tcp::SYN_RECV, tcp::ESTABLISHED) => handshake_completed(ctx),
         (tcp::CLOSE, tcp::SYN_SENT) => connecting(&both_ends(ctx)?),
@@ -110,17 +110,17 @@ fn closing(ctx: &TracePointContext) -> Option<()> {
     None
 }
 
+/// The kernel's name for the socket.
+#[inline(always)]
+fn socket_name(ctx: &TracePointContext) -> Option<u64> {
+    record::field(ctx, record::offsets().state.socket)
+}
+
 /// The word of the socket's local port.
 #[inline(always)]
 fn local_word(ctx: &TracePointContext) -> Option<u64> {
     let port = record::port(ctx, record::offsets().state.source_port)?;
     PORTS.get(u32::from(port.number())).copied()
-}
-
-/// What tells the socket from every other one that exists now.
-#[inline(always)]
-fn socket(ctx: &TracePointContext) -> Option<u64> {
-    record::field(ctx, record::offsets().state.socket)
 }
 
 #[inline(always)]

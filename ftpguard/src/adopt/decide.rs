@@ -82,13 +82,12 @@ pub fn decide(snapshot: &Snapshot, rules: &Rules, known: &KnownSessions) -> Plan
         endpoints
             .entry((endpoint.address, endpoint.port.number()))
             .and_modify(|known| {
-                let sockets = known.sockets.saturating_add(1);
+                let sockets = known.sockets + 1;
                 // As in the kernel: a foreign one never takes a guarded one's place.
                 if listener.control_port != Port::NONE {
                     *known = listener;
                 }
                 known.sockets = sockets;
-                known.adopted = sockets;
             })
             .or_insert(listener);
     }
@@ -329,12 +328,12 @@ fn judge(
     let number = socket.port.number();
     let listener = |tgid, control_port| Listener {
         session: 0,
+        socket: 0,
         pinhole: PinholeKey::NONE,
         tgid,
         control_port,
         admission: Admission::Pinhole as u16,
         sockets: 1,
-        adopted: 1,
     };
     if rules.control_ports.contains(&number) {
         // Of a watched process, the service manager included (socket activation).

@@ -1,12 +1,12 @@
 //! Attaching the programs, and saying where they sit.
 
-use std::{io, path::Path};
+use std::{fs::File, io, path::Path};
 
 use aya::{
     Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSockAddr, Program, ProgramError, SchedClassifier, TcAttachType,
-        TracePoint, Xdp, XdpMode, tc,
+        CgroupAttachMode, CgroupSockAddr, Program, ProgramError, SchedClassifier, SkLookup,
+        TcAttachType, TracePoint, Xdp, XdpMode, tc,
     },
     sys::SyscallError,
     util::KernelVersion,
@@ -112,6 +112,17 @@ impl Kernel {
         Ok(())
     }
 
+    /// Attaches the lookup gate to the caller's network namespace: it judges whatever looks for
+    /// a listening socket there.
+    pub fn attach_lookup(&mut self) -> Result<(), KernelError> {
+        const PROGRAM: &str = "guard_lookup";
+        let namespace =
+            File::open("/proc/thread-self/ns/net").map_err(KernelError::NetworkNamespace)?;
+        let gate: &mut SkLookup = find(&mut self.ebpf, PROGRAM)?;
+        gate.attach(&namespace).map_err(refused(PROGRAM))?;
+        Ok(())
+    }
+
     /// Attaches ingress guard, egress guard and control watcher to one interface of the
     /// caller's network namespace.
     pub fn attach_interface(
@@ -122,6 +133,8 @@ impl Kernel {
         if !interface_names().iter().any(|name| name == interface) {
             return Err(KernelError::NoInterface(interface.to_owned()));
         }
+        let index = nix::net::if_::if_nametoindex(interface)
+            .map_err(|_| KernelError::NoInterface(interface.to_owned()))?;
         let egress = prepare_tc(interface)?;
         let ingress = self.attach_ingress(interface, choice)?;
         let watcher = match ingress {
@@ -130,6 +143,7 @@ impl Kernel {
         };
         self.attach_tc(watcher, interface, TcAttachType::Ingress)?;
         self.attach_tc("guard_and_watch_egress", interface, TcAttachType::Egress)?;
+        self.maps.gates.insert(index, 1, 0)?;
         Ok(Attached {
             interface: interface.to_owned(),
             ingress,

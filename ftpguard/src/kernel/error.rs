@@ -36,6 +36,8 @@ pub enum KernelError {
         /// Why.
         source: io::Error,
     },
+    /// The own network namespace could not be opened.
+    NetworkNamespace(io::Error),
     /// There is no interface of this name here.
     NoInterface(String),
     /// Another program sits on the interface's XDP hook.
@@ -63,6 +65,9 @@ impl fmt::Display for KernelError {
                 "cgroup v2 folder {} cannot be opened; name another with --cgroup",
                 path.display()
             ),
+            Self::NetworkNamespace(_) => {
+                f.write_str("the own network namespace cannot be opened; is /proc mounted?")
+            }
             Self::NoInterface(name) => write!(
                 f,
                 "no interface {name:?} in this network namespace; `ip link` lists them"
@@ -86,7 +91,7 @@ impl Error for KernelError {
             Self::Load(source) => Some(source),
             Self::Map(source) => Some(source),
             Self::Program { source, .. } => Some(source),
-            Self::Cgroup { source, .. } => Some(source),
+            Self::Cgroup { source, .. } | Self::NetworkNamespace(source) => Some(source),
             Self::Missing(_)
             | Self::NoTracefs
             | Self::Tracepoint { .. }

@@ -39,6 +39,8 @@ pub struct Maps {
     /// Destinations refused a moment ago, with the time of refusal in nanoseconds of
     /// `CLOCK_MONOTONIC`.
     pub barred: HashMap<MapData, Barred, u64>,
+    /// Indices of the interfaces that have an early gate.
+    pub gates: HashMap<MapData, u32, u32>,
     /// The policy in force.
     pub policy: Array<MapData, Policy>,
     /// Destinations that an ftpd may connect to.
@@ -61,6 +63,7 @@ impl Maps {
             ports: typed(ebpf, "PORTS")?,
             addresses: typed(ebpf, "ADDRESSES")?,
             barred: typed(ebpf, "BARRED")?,
+            gates: typed(ebpf, "GATES")?,
             policy: typed(ebpf, "POLICY")?,
             exceptions: typed(ebpf, "EXCEPTIONS")?,
             counters: typed(ebpf, "COUNTERS")?,

@@ -16,6 +16,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{CgroupArray, MapData, RingBuf, lpm_trie::Key},
     programs::{Program, ProgramError, TestRun as _, TestRunOptions, TestRunResult},
+    util::KernelVersion,
 };
 use ftpguard_common::{
     abi::{EXCEPTION_PORT_BITS, Exception, Policy, port_word},
@@ -73,6 +74,7 @@ impl Kernel {
         let offsets = read_offsets(&find_tracefs()?)?;
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &offsets, true)
+            .override_global("LOOKUP_KNOWS_INTERFACE", &lookup_knows_interface(), true)
             .load(OBJECT)
             .map_err(KernelError::Load)?;
         let mut maps = Maps::take(&mut ebpf)?;
@@ -144,6 +146,13 @@ impl Kernel {
     }
 }
 
+/// Whether `struct bpf_sk_lookup` tells the interface: since Linux 5.17 (commit f89315650ba3).
+fn lookup_knows_interface() -> u32 {
+    KernelVersion::current()
+        .is_ok_and(|kernel| kernel >= KernelVersion::new(5, 17, 0))
+        .into()
+}
+
 /// The kernel side as built by `build.rs`.
 const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ftpguard-ebpf"));
 
@@ -158,6 +167,7 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
         Program::SchedClassifier(program) => program.load(),
         Program::TracePoint(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
+        Program::SkLookup(program) => program.load(),
         // The object holds no other kind; one that is added must be loaded here.
         _ => Err(ProgramError::UnexpectedProgramType),
     }

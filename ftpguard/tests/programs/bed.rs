@@ -130,12 +130,12 @@ fn listen(maps: &mut Maps, endpoint: Endpoint, control_port: u16, admission: Adm
     let control_port = Port::new(control_port);
     let listener = Listener {
         session: 0,
+        socket: 0,
         pinhole: PinholeKey::NONE,
         tgid: 0,
         control_port,
         admission: admission as u16,
         sockets: 1,
-        adopted: 0,
     };
     maps.listeners.insert(endpoint, listener, 0).unwrap();
     let hint = if control_port == Port::NONE {

@@ -20,15 +20,12 @@ pub(super) fn command(settings: &Settings, place: &Place<'_>) -> Result<Vec<OsSt
         format!("--passiveportrange={first}:{last}").into(),
         "--pidfile".into(),
         place.folder.join("pure-ftpd.pid").into(),
-        // No file of the machine's own counts.
-        "--altlog=none:/dev/null".into(),
     ];
     if settings.activation == Activation::Own {
-        words.push(format!("--bind=::,{}", settings.control_port()).into());
+        words.push(format!("--bind={}", settings.control_port()).into());
     }
     if !settings.own_checks {
         words.push("--allowanonymousfxp".into());
-        words.push("--allowuserfxp".into());
     }
     if let Some(certificate) = place.certificate {
         // Control and data connections, or nothing.

@@ -298,7 +298,7 @@ fn a_header_and_its_bytes_are_a_segment() {
     let segment = Segment::captured(&header, b"abcdefg");
     assert_eq!((segment.bytes, segment.missing), (&b"abcde"[..], 0));
     // A full piece may be followed by another.
-    header.length = 2048;
+    header.length = u32::try_from(MAX_CAPTURE).expect("a small number");
     assert!(!Segment::captured(&header, b"").fin);
     header.flags = 0x02;
     assert!(Segment::captured(&header, b"").syn);

@@ -1,0 +1,88 @@
+//! What the lookup gate sees of a segment that looks for a listening socket
+//! (`struct bpf_sk_lookup`).
+
+use core::ptr::read_volatile;
+
+use aya_ebpf::{bindings::bpf_sk_lookup, programs::SkLookupContext};
+use ftpguard_common::net::{Address, Port};
+
+use crate::{maps::GATES, report::Ends};
+
+const IPPROTO_TCP: u32 = 6;
+const AF_INET: u32 = 2;
+
+/// Whether this kernel tells the interface a segment came by (Linux 5.17); set by the daemon
+/// before this is loaded. Where it is 0 the verifier never looks at the code behind it.
+#[unsafe(no_mangle)]
+static LOOKUP_KNOWS_INTERFACE: u32 = 0;
+
+/// One segment that looks for a listening socket.
+pub(crate) struct Lookup<'a> {
+    pub(crate) ends: Ends,
+    context: &'a bpf_sk_lookup,
+}
+
+impl<'a> Lookup<'a> {
+    /// `None` for what is not TCP.
+    #[inline(always)]
+    pub(crate) fn read(ctx: &'a SkLookupContext) -> Option<Self> {
+        // SAFETY: the kernel hands a valid context to every run of this program type.
+        let context = unsafe { &*ctx.lookup };
+        if context.protocol != IPPROTO_TCP {
+            return None;
+        }
+        // Volatile, so that every field is read at its own fixed offset: the compiler would
+        // choose the offset by the family, which the verifier does not allow.
+        // SAFETY: fields of the valid context above; those of the other family read as 0.
+        let v4 = unsafe {
+            (
+                read_volatile(&raw const context.remote_ip4),
+                read_volatile(&raw const context.local_ip4),
+            )
+        };
+        let remote = v6(&context.remote_ip6);
+        let local = v6(&context.local_ip6);
+        let (remote, local) = if context.family == AF_INET {
+            (Address::from_v4_word(v4.0), Address::from_v4_word(v4.1))
+        } else {
+            (remote, local)
+        };
+        Some(Self {
+            ends: Ends {
+                remote,
+                remote_port: Port::from_wire(context.remote_port),
+                local,
+                // A number in host order, unlike the other side's.
+                local_port: Port::new(context.local_port as u16),
+            },
+            context,
+        })
+    }
+
+    /// Whether no early gate has judged this segment. Where that cannot be told, one has.
+    #[inline(always)]
+    pub(crate) fn is_first_gate(&self) -> bool {
+        // SAFETY: a static of a plain type is always valid to read; volatile, because the
+        // daemon changes it before loading.
+        if unsafe { read_volatile(&raw const LOOKUP_KNOWS_INTERFACE) } == 0 {
+            return false;
+        }
+        let interface = self.context.ingress_ifindex;
+        // SAFETY: the value is not read.
+        unsafe { GATES.get(interface) }.is_none()
+    }
+}
+
+#[inline(always)]
+fn v6(words: &[u32; 4]) -> Address {
+    let [a, b, c, d] = words;
+    // SAFETY: four words of the valid context.
+    Address(unsafe {
+        [
+            read_volatile(a),
+            read_volatile(b),
+            read_volatile(c),
+            read_volatile(d),
+        ]
+    })
+}
