@@ -18,4 +18,3 @@ mod refusals;
 mod stage;
 mod text;
 mod zoo;
-mod zoo_listeners;

@@ -4,6 +4,7 @@
 mod build;
 mod check;
 mod exec;
+mod ftpds;
 mod measure;
 mod run;
 mod setup;
