@@ -18,3 +18,4 @@ mod refusals;
 mod stage;
 mod text;
 mod zoo;
+mod zoo_clients;
