@@ -18,6 +18,10 @@
 //! Shared structs are `repr(C)`, have no implicit padding (bytemuck's `Pod` refuses it), hold
 //! no `bool`, `usize` or Rust enum, and have their size asserted where they are declared.
 #![no_std]
+#![expect(
+    clippy::inline_always,
+    reason = "the kernel side is one program: what is not inlined costs it a call and its proofs"
+)]
 
 pub mod abi;
 pub mod event;

@@ -34,14 +34,8 @@ impl Address {
     /// An address from its sixteen bytes in wire order.
     #[inline(always)]
     #[must_use]
-    pub const fn from_octets(bytes: [u8; 16]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-        Self([
-            u32::from_ne_bytes([a, b, c, d]),
-            u32::from_ne_bytes([e, f, g, h]),
-            u32::from_ne_bytes([i, j, k, l]),
-            u32::from_ne_bytes([m, n, o, p]),
-        ])
+    pub fn from_octets(bytes: [u8; 16]) -> Self {
+        Self(bytemuck::cast(bytes))
     }
 
     /// The sixteen bytes in wire order.

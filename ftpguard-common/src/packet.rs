@@ -241,6 +241,7 @@ pub fn walk_v6(view: &impl View, offset: usize) -> Walk {
 }
 
 /// What the IP header says about the TCP header that follows it.
+#[derive(Clone, Copy)]
 struct Around {
     source: Address,
     destination: Address,

@@ -170,7 +170,15 @@ incidents! {
 }
 
 /// How many counters there are: one for each reason, then one for each incident.
-pub const COUNTER_COUNT: u32 = (Reason::ALL.len() + Incident::ALL.len()) as u32;
+pub const COUNTER_COUNT: u32 = REASON_COUNT + INCIDENT_COUNT;
+const REASON_COUNT: u32 = length(Reason::ALL);
+const INCIDENT_COUNT: u32 = length(Incident::ALL);
+
+/// How many there are, in the type of a map's index.
+#[expect(clippy::cast_possible_truncation, reason = "a few dozen at most")]
+const fn length<T>(all: &[T]) -> u32 {
+    all.len() as u32
+}
 
 impl Reason {
     /// Where this reason is counted in the `COUNTERS` map.
@@ -192,7 +200,7 @@ impl Incident {
     #[inline(always)]
     #[must_use]
     pub const fn counter(self) -> u32 {
-        Reason::ALL.len() as u32 + self as u32
+        REASON_COUNT + self as u32
     }
 }
 
@@ -205,9 +213,9 @@ mod tests {
 
     #[test]
     fn numbers_are_places_in_all() {
-        for (place, reason) in Reason::ALL.iter().enumerate() {
-            assert_eq!(*reason as usize, place);
-            assert_eq!(Reason::from_number(place as u32), Some(*reason));
+        for (place, reason) in (0..).zip(Reason::ALL) {
+            assert_eq!(*reason as u32, place);
+            assert_eq!(Reason::from_number(place), Some(*reason));
         }
         for (place, incident) in Incident::ALL.iter().enumerate() {
             assert_eq!(*incident as usize, place);
@@ -227,6 +235,6 @@ mod tests {
             assert!(counters.insert(incident.counter()));
             assert!(labels.insert(incident.label()));
         }
-        assert_eq!(counters.len() as u32, COUNTER_COUNT);
+        assert_eq!(u32::try_from(counters.len()), Ok(COUNTER_COUNT));
     }
 }

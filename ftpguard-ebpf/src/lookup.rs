@@ -33,19 +33,16 @@ impl<'a> Lookup<'a> {
         }
         // Volatile, so that every field is read at its own fixed offset: the compiler would
         // choose the offset by the family, which the verifier does not allow.
-        // SAFETY: fields of the valid context above; those of the other family read as 0.
-        let v4 = unsafe {
-            (
-                read_volatile(&raw const context.remote_ip4),
-                read_volatile(&raw const context.local_ip4),
-            )
-        };
-        let remote = v6(&context.remote_ip6);
-        let local = v6(&context.local_ip6);
+        // Those of the other family read as 0.
+        let v4 = (word(&context.remote_ip4), word(&context.local_ip4));
+        let v6 = (
+            Address(context.remote_ip6.each_ref().map(word)),
+            Address(context.local_ip6.each_ref().map(word)),
+        );
         let (remote, local) = if context.family == AF_INET {
             (Address::from_v4_word(v4.0), Address::from_v4_word(v4.1))
         } else {
-            (remote, local)
+            v6
         };
         Some(Self {
             ends: Ends {
@@ -74,15 +71,7 @@ impl<'a> Lookup<'a> {
 }
 
 #[inline(always)]
-fn v6(words: &[u32; 4]) -> Address {
-    let [a, b, c, d] = words;
-    // SAFETY: four words of the valid context.
-    Address(unsafe {
-        [
-            read_volatile(a),
-            read_volatile(b),
-            read_volatile(c),
-            read_volatile(d),
-        ]
-    })
+fn word(field: &u32) -> u32 {
+    // SAFETY: a reference is valid to read.
+    unsafe { read_volatile(field) }
 }

@@ -15,6 +15,23 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+#![expect(
+    clippy::inline_always,
+    reason = "what is not inlined costs a call, and the verifier its proofs"
+)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key passed by value is copied once more, on a stack of 512 bytes"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "aya hands entry points their context by value"
+)]
+#![expect(clippy::similar_names, reason = "tgid and tid are the kernel's words")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "halves of the kernel's composed numbers, and packet offsets below 64 KiB"
+)]
 
 mod access;
 #[cfg(feature = "bench")]

@@ -8,6 +8,7 @@
 
 pub mod apply;
 pub mod decide;
+pub mod latecomers;
 pub mod snapshot;
 
 use anyhow::{Context as _, Result};

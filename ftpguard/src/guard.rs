@@ -1,6 +1,7 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
 mod answers;
+mod latecomers;
 mod summary;
 mod sweep;
 mod text;
@@ -85,9 +86,6 @@ struct Guard {
     /// When the budget of denials is refilled; nothing to refill where `None`.
     refill_at: Option<Instant>,
     look_over_at: Instant,
-    /// A process without known ancestors reads a control connection: who else holds it is to be
-    /// looked up (rule F2).
-    reader_found: bool,
     /// When announced ports are looked for again.
     look_at: Option<Instant>,
     /// From here on every control byte is captured: nanoseconds of `CLOCK_MONOTONIC`.
@@ -135,7 +133,6 @@ impl Guard {
             ready_at: now,
             refill_at: None,
             look_over_at: now + LOOK_OVER,
-            reader_found: false,
             look_at: None,
             watching_since: u64::MAX,
             watcher: Watcher::new(match args.tracking {
@@ -222,14 +219,9 @@ impl Guard {
             match wake {
                 Wake::Events => {
                     rings.events.drain(BATCH, |record| self.on_event(record));
-                    if std::mem::take(&mut self.reader_found) {
-                        self.adopt()?;
-                    }
                 }
                 Wake::Control => {
-                    rings.control.drain(BATCH, |record| self.on_control(record));
-                    self.settle_text()?;
-                    self.look_at = self.look_at.or_else(|| self.text.look_at());
+                    self.read_control(&mut rings.control)?;
                 }
                 Wake::Question(question) => self.answer(question),
                 Wake::Deadline => self.on_deadline()?,
@@ -240,6 +232,13 @@ impl Guard {
                 }
             }
         }
+    }
+
+    fn read_control(&mut self, ring: &mut Ring) -> Result<()> {
+        ring.drain(BATCH, |record| self.on_control(record));
+        self.settle_text()?;
+        self.look_at = self.look_at.or_else(|| self.text.look_at());
+        Ok(())
     }
 
     fn on_event(&mut self, record: &[u8]) {
@@ -254,9 +253,16 @@ impl Guard {
             self.refill_at = Some(Instant::now() + REFILL_AFTER);
         }
         self.state.follow(&event);
-        self.reader_found |= matches!(what, Happening::ReaderFound { .. });
         if let Happening::SessionClosed(_) = what {
             self.forget_text(&state::session_key(&event));
+        }
+        if let Happening::ReaderFound { pid, .. } = what {
+            self.adopt_ancestors(pid, &event);
+        }
+        if let Happening::ForeignListener { pid, .. } = what
+            && !self.is_foreign(pid, &event)
+        {
+            return;
         }
         if let Happening::ListenerOpened { .. } = what
             && let Err(error) = self.listener_opened(&event)

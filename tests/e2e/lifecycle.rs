@@ -285,6 +285,28 @@ fn two_guards_beside_each_other() {
     play(&two, Scene::ThiefFirst, Winner::Honest, None);
 }
 
+/// An ftpd in another network namespace listens on the same wildcard address and control port.
+/// That it ends, or starts, is nothing to the guarded one.
+#[test]
+fn ftpds_in_other_namespaces_do_not_matter() {
+    for kind in Kind::ALL {
+        let other = stage(Settings::of(kind));
+        let stage = stage(Settings::unchecked(kind));
+        let guard = guard(&stage);
+        let play_all = || {
+            for scene in [Scene::Passive, Scene::Active, Scene::ThiefFirst] {
+                play(&stage, scene, Winner::Honest, Some(&guard));
+            }
+        };
+        drop(other);
+        play_all();
+        let other = crate::help::stage(Settings::of(kind));
+        play_all();
+        drop(other);
+        play_all();
+    }
+}
+
 /// The table of another program's hooks is untouched by start and stop.
 #[test]
 fn other_tc_programs_stay() {

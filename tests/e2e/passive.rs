@@ -21,6 +21,12 @@ fn against_every_ftpd(scene: Scene, reason: Reason) {
     for kind in Kind::ALL {
         let stage = stage(Settings::unchecked(kind));
         let guard = off_then_on(&stage, scene, &Options::default());
+        if (scene, kind) == (Scene::ThiefAfter, Kind::Pyftpdlib) {
+            // It closes its listener as soon as it has accepted: which comes first is open.
+            let count = |reason| guard.counter(reason).expect("status");
+            assert_eq!(count(reason) + count(Reason::ClosedPort), 2);
+            continue;
+        }
         guard.wait_for_counter(reason, 2).expect("it is counted");
     }
 }

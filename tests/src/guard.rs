@@ -229,7 +229,12 @@ impl Guard {
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .find(|line| line["event"] == "totals")
-            .with_context(|| format!("no totals; the guard's output:\n{}", finished.stdout))?;
+            .with_context(|| {
+                format!(
+                    "no totals ({}); the guard's output:\n{}\n{}",
+                    finished.status, finished.stdout, finished.stderr
+                )
+            })?;
         Ok(Stopped {
             status: finished.status,
             took: begun.elapsed(),

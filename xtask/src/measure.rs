@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 }
 
 /// The most time for one round of one way. A lost SYN costs a second.
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// No guard, or one with this tracking.
 const WAYS: [(&str, Option<&str>); 3] = [

@@ -45,7 +45,7 @@ pub(crate) fn closed(key: &SessionKey) {
         return;
     };
     // SAFETY: the entry stays valid for the time of this program.
-    let (id, pinhole) = unsafe { ((*session).id, (*session).pinhole) };
+    let Session { id, pinhole, .. } = unsafe { *session };
     if SESSIONS.remove(key).is_err() {
         return;
     }

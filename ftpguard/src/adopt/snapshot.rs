@@ -143,7 +143,7 @@ impl Reader {
     }
 }
 
-fn tables(process: &Process) -> ProcResult<Vec<TcpNetEntry>> {
+pub(super) fn tables(process: &Process) -> ProcResult<Vec<TcpNetEntry>> {
     let mut entries = process.tcp()?;
     // Missing where the kernel has no IPv6.
     entries.extend(process.tcp6().unwrap_or_default());
@@ -151,7 +151,7 @@ fn tables(process: &Process) -> ProcResult<Vec<TcpNetEntry>> {
 }
 
 /// What tells one network namespace from another.
-fn namespace(process: &Process) -> Option<u64> {
+pub(super) fn namespace(process: &Process) -> Option<u64> {
     let namespaces = process.namespaces().ok()?;
     namespaces
         .0

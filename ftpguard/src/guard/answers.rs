@@ -104,7 +104,11 @@ impl Guard {
                 SessionRow {
                     ends: Ends::from(&key),
                     age: age(now, session.opened_at),
-                    pinhole: number(session.pinhole.port),
+                    // The session may still name one that is used or closed.
+                    pinhole: Maps::find(&self.kernel.maps.pinholes, &session.pinhole)
+                        .ok()
+                        .flatten()
+                        .and_then(|_| number(session.pinhole.port)),
                     active_port: self.text.active_port(&key).and_then(number),
                     text: label.text.to_owned(),
                     latest: label.latest,

@@ -382,29 +382,6 @@ impl Guard {
             return Ok(true);
         }
         let wanted = key.pinhole(port);
-        if session.pinhole.port != Port::NONE && session.pinhole != wanted {
-            // One at a time (rule K4).
-            self.close_pinhole(&session.pinhole, Ending::Replaced)?;
-        }
-        let maps = &mut self.kernel.maps;
-        // First where the closing of session and listener will look for it, then the pinhole.
-        let session_open = Maps::change(
-            &mut maps.sessions,
-            key,
-            &Session {
-                pinhole: wanted,
-                ..session
-            },
-        )?;
-        let listener_open = Maps::change(
-            &mut maps.listeners,
-            &endpoint,
-            &Listener {
-                session: session.id,
-                pinhole: wanted,
-                ..listener
-            },
-        )?;
         let pinhole = Pinhole {
             session: session.id,
             made_at: clock::monotonic_ns(),
@@ -414,24 +391,49 @@ impl Guard {
             server_port: key.server_port,
             pad: 0,
         };
+        // The client's SYN may be on its way already: the pinhole first.
+        let maps = &mut self.kernel.maps;
         maps.pinholes
             .insert(wanted, pinhole, 0)
             .map_err(KernelError::from)?;
-        // Closed meanwhile, by somebody who did not find the pinhole yet.
-        if !session_open
-            || !listener_open
-            || Maps::find(&maps.sessions, key)?.is_none()
-            || Maps::find(&maps.listeners, &endpoint)?.is_none()
-        {
-            Maps::forget(&mut maps.pinholes, &wanted)?;
-            return Ok(listener_open);
-        }
         self.text.spoken_of.insert(*key, (wanted, pinhole.made_at));
         self.state.pinhole_made(&wanted);
         self.journal.tell(Happening::PinholeMade {
             way: way(&wanted),
             origin: origin.label().into(),
         });
+        let maps = &mut self.kernel.maps;
+        let listener_open = Maps::change(
+            &mut maps.listeners,
+            &endpoint,
+            &Listener {
+                session: session.id,
+                pinhole: wanted,
+                ..listener
+            },
+        )?;
+        let session_open = Maps::change(
+            &mut maps.sessions,
+            key,
+            &Session {
+                pinhole: wanted,
+                ..session
+            },
+        )?;
+        if session.pinhole.port != Port::NONE && session.pinhole != wanted {
+            // One at a time (rule K4).
+            self.close_pinhole(&session.pinhole, Ending::Replaced)?;
+        }
+        let maps = &mut self.kernel.maps;
+        // Closed meanwhile, by somebody who did not find the pinhole yet.
+        if !session_open
+            || !listener_open
+            || Maps::find(&maps.sessions, key)?.is_none()
+            || Maps::find(&maps.listeners, &endpoint)?.is_none()
+        {
+            // Used already, most likely; what is left of it goes.
+            self.close_pinhole(&wanted, Ending::Closed)?;
+        }
         Ok(true)
     }
 }
@@ -540,7 +542,7 @@ pub(super) fn remark(key: &SessionKey, event: &DialogueEvent) -> Option<Happenin
     }
 }
 
-fn way(key: &PinholeKey) -> Way {
+pub(super) fn way(key: &PinholeKey) -> Way {
     Way {
         client: key.client.ip(),
         server: key.server.ip(),

@@ -108,6 +108,7 @@ impl Kernel {
     }
 
     /// How many instructions the verifier walked for each program; `None` before Linux 5.16.
+    #[must_use]
     pub fn verified_instructions(&self) -> Vec<(String, Option<u32>)> {
         self.ebpf
             .programs()
@@ -161,6 +162,10 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, KernelError> {
         .ok_or_else(|| KernelError::Missing(name.to_owned()))
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "aya knows thirty kinds; one that is added to the object fails at once"
+)]
 fn load_program(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::Xdp(program) => program.load(),
@@ -168,7 +173,6 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
         Program::TracePoint(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
         Program::SkLookup(program) => program.load(),
-        // The object holds no other kind; one that is added must be loaded here.
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }

@@ -90,7 +90,7 @@ impl Format {
     }
 }
 
-/// One line like `	field:__u8 saddr[4];	offset:32;	size:4;	signed:0;`.
+/// One line like `field:__u8 saddr[4]; offset:32; size:4; signed:0;`, with tabs between.
 struct FieldLine<'a> {
     name: &'a str,
     offset: u32,

@@ -94,8 +94,9 @@ fn only_syn_without_ack_is_judged_i3() {
 
 #[test]
 fn options_tags_and_extension_headers_hide_nothing_i5() {
+    type Dress = fn(&str) -> Vec<u8>;
     let bed = Bed::new(Mode::Enforce);
-    let dresses: Vec<(&str, fn(&str) -> Vec<u8>)> = vec![
+    let dresses: [(&str, Dress); 5] = [
         ("ipv4 options", with_ipv4_options),
         ("one VLAN tag", with_one_tag),
         ("two VLAN tags", with_two_tags),

@@ -1,0 +1,216 @@
+//! Processes that a service manager started for one session (inetd, systemd with `Accept=yes`).
+//!
+//! The acceptor is not the ftpd then, so the kernel side meets such a process when it first
+//! reads, and does not know its parents. What makes a parent one of the session's processes is
+//! the inherited control socket (rule F2); vsftpd's privileged parent is such a one, and it is
+//! the one that listens.
+
+use std::collections::HashSet;
+
+use ftpguard_common::{
+    abi::{
+        Admission, Endpoint, Listener, Origin, Pinhole, PinholeKey, Process, SessionKey, port_word,
+    },
+    net::{Address, Port},
+};
+use procfs::process::{FDTarget, Process as Entry};
+
+use super::snapshot::{namespace, tables};
+use crate::{
+    clock,
+    kernel::{Kernel, KernelError, Maps},
+};
+
+/// How far up is looked, as in the kernel's socket observer.
+const MAX_ANCESTORS: usize = 4;
+
+/// Adds the ancestors of a process that was found reading a control connection, as far as they
+/// hold the same socket. Gives how many were added.
+pub fn adopt_ancestors(
+    kernel: &mut Kernel,
+    found: u32,
+    session: &SessionKey,
+    session_id: u64,
+) -> Result<usize, KernelError> {
+    let Some(inode) = inode_of(found, session) else {
+        // Gone meanwhile.
+        return Ok(0);
+    };
+    let processes = &mut kernel.maps.processes;
+    let mut child = found;
+    let mut added = 0;
+    while added < MAX_ANCESTORS {
+        let Some(parent) = parent_of(child).filter(|parent| *parent > 1) else {
+            break;
+        };
+        if !holds(parent, inode) {
+            break;
+        }
+        let Some(known) = Maps::find(processes, &child)? else {
+            break;
+        };
+        let ancestor = Process {
+            session_id,
+            session: *session,
+            parent: parent_of(parent).unwrap_or(0),
+            control_port: session.server_port,
+            flags: 0,
+            reader: 0,
+        };
+        if !Maps::add(processes, &parent, &ancestor)? {
+            break;
+        }
+        Maps::change(processes, &child, &Process { parent, ..known })?;
+        added += 1;
+        child = parent;
+    }
+    Ok(added)
+}
+
+/// What a listener turned out to be that the kernel side took for foreign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// Other software's (rule I4).
+    Foreign,
+    /// It lies in another network namespace, and is none of the guard's business.
+    Elsewhere,
+    /// The ftpd's after all: the process holds a control connection. Its listener is guarded
+    /// now; the pinhole is open where the process holds just one.
+    Ours(Option<PinholeKey>),
+}
+
+/// Looks again at a listener that the kernel side took for foreign: its process may be a parent
+/// of a reader that exited before anybody looked, as vsftpd's do.
+pub fn look_again(
+    kernel: &mut Kernel,
+    endpoint: &Endpoint,
+    pid: u32,
+    uses: u32,
+) -> Result<Stranger, KernelError> {
+    let (Some(process), Ok(myself)) = (entry(pid), Entry::myself()) else {
+        return Ok(Stranger::Foreign);
+    };
+    if namespace(&process).is_some_and(|other| Some(other) != namespace(&myself)) {
+        return Ok(Stranger::Elsewhere);
+    }
+    let held = sockets(&process);
+    let maps = &mut kernel.maps;
+    let mut sessions = Vec::new();
+    for open in tables(&myself).unwrap_or_default() {
+        if !held.contains(&open.inode) {
+            continue;
+        }
+        let key = SessionKey {
+            client: open.remote_address.ip().into(),
+            server: open.local_address.ip().into(),
+            client_port: Port::new(open.remote_address.port()),
+            server_port: Port::new(open.local_address.port()),
+        };
+        if let Some(session) = Maps::find(&maps.sessions, &key)? {
+            sessions.push((key, session.id));
+        }
+    }
+    let Some((key, id)) = sessions.first().copied() else {
+        return Ok(Stranger::Foreign);
+    };
+    let ancestor = Process {
+        session_id: id,
+        session: key,
+        parent: parent_of(pid).unwrap_or(0),
+        control_port: key.server_port,
+        flags: 0,
+        reader: 0,
+    };
+    Maps::add(&mut maps.processes, &pid, &ancestor)?;
+    let Some(listener) = Maps::find(&maps.listeners, endpoint)?
+        .filter(|listener| listener.control_port == Port::NONE && listener.tgid == pid)
+    else {
+        return Ok(Stranger::Ours(None));
+    };
+    let exact = sessions.len() == 1 && !endpoint.port.is_low();
+    let pinhole = if exact {
+        key.pinhole(endpoint.port)
+    } else {
+        PinholeKey::NONE
+    };
+    let guarded = Listener {
+        session: if exact { id } else { 0 },
+        pinhole,
+        control_port: key.server_port,
+        admission: if exact {
+            Admission::Pinhole
+        } else {
+            Admission::ControlPeer
+        } as u16,
+        ..listener
+    };
+    if exact {
+        let made = Pinhole {
+            session: id,
+            made_at: clock::monotonic_ns(),
+            uses,
+            origin: Origin::Adopted as u32,
+            client_port: key.client_port,
+            server_port: key.server_port,
+            pad: 0,
+        };
+        maps.pinholes
+            .insert(pinhole, made, 0)
+            .map_err(KernelError::from)?;
+    }
+    // The hint first: a guarded listener must never be without.
+    maps.add_listener_hint(endpoint.port.number(), port_word::ONE_GUARDED)?;
+    let still_open = Maps::change(&mut maps.listeners, endpoint, &guarded)?;
+    if exact && !still_open {
+        Maps::forget(&mut maps.pinholes, &pinhole)?;
+        return Ok(Stranger::Ours(None));
+    }
+    Ok(Stranger::Ours(exact.then_some(pinhole)))
+}
+
+fn entry(pid: u32) -> Option<Entry> {
+    Entry::new(i32::try_from(pid).ok()?).ok()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    u32::try_from(entry(pid)?.stat().ok()?.ppid).ok()
+}
+
+/// The socket of the session. The process may sit in a network namespace of its own, as vsftpd's
+/// reader does; the socket is listed where it was made, which is the guard's or its parent's.
+fn inode_of(pid: u32, session: &SessionKey) -> Option<u64> {
+    let held = sockets(&entry(pid)?);
+    let parent = parent_of(pid).and_then(entry);
+    [Entry::myself().ok(), entry(pid), parent]
+        .into_iter()
+        .flatten()
+        .filter_map(|process| tables(&process).ok())
+        .flatten()
+        .find(|open| {
+            held.contains(&open.inode)
+                && open.local_address.port() == session.server_port.number()
+                && open.remote_address.port() == session.client_port.number()
+                && Address::from(open.remote_address.ip()) == session.client
+        })
+        .map(|open| open.inode)
+}
+
+fn holds(pid: u32, inode: u64) -> bool {
+    entry(pid).is_some_and(|process| sockets(&process).contains(&inode))
+}
+
+fn sockets(process: &Entry) -> HashSet<u64> {
+    let Ok(files) = process.fd() else {
+        return HashSet::new();
+    };
+    files
+        .flatten()
+        .filter_map(|file| {
+            if let FDTarget::Socket(inode) = file.target {
+                Some(inode)
+            } else {
+                None
+            }
+        })
+        .collect()
+}
