@@ -19,3 +19,4 @@ mod stage;
 mod text;
 mod zoo;
 mod zoo_clients;
+mod zoo_stress;

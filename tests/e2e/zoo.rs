@@ -4,6 +4,7 @@
 
 use std::thread;
 
+use crate::help::{guard_with, is_kind, play, stage};
 use ftpguard_common::verdict::Reason;
 use ftpguard_tests::{
     Family, Guard,
@@ -14,9 +15,6 @@ use ftpguard_tests::{
     scenario::{Scene, Stage, Winner},
     tls::{Handshake, Version},
 };
-use serde_json::Value;
-
-use crate::help::{guard_with, is_kind, play, stage};
 
 /// How control connections are protected.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +39,8 @@ pub(crate) fn origin(kind: Kind) -> &'static [&'static str] {
         | Kind::PureFtpd
         | Kind::Inetutils
         | Kind::PyftpdlibProcesses => &["exact"],
+        // It is exact while there is one session, then refused; text may name it.
+        Kind::Reactor => &["exact", "text"],
         // A process for all: exact until it has served a second session.
         Kind::Pyftpdlib | Kind::PyftpdlibThreads | Kind::PyftpdlibPrefork => {
             &["exact", "candidate"]
@@ -182,11 +182,6 @@ fn distinct(origins: &[String]) -> Vec<&str> {
     distinct.sort_unstable();
     distinct.dedup();
     distinct
-}
-
-/// The incidents that status tells of, as text.
-pub(crate) fn incidents(guard: &Guard) -> Value {
-    guard.status().expect("status")["incidents"].clone()
 }
 
 fn rows(kind: Kind, all: &[Tls]) {

@@ -5,6 +5,7 @@ mod inetutils;
 mod proftpd;
 mod pure_ftpd;
 mod pyftpdlib;
+mod reactor;
 mod vsftpd;
 
 use std::{
@@ -56,6 +57,9 @@ pub enum Kind {
     PyftpdlibProcesses,
     /// pyftpdlib with processes that were forked in advance and share the control port.
     PyftpdlibPrefork,
+    /// A small ftpd of our own that reads in one thread and listens in others. It serves
+    /// [`FILE`]s passively and does nothing else; implicit TLS only.
+    Reactor,
     /// `ProFTPD`, which forks for each session.
     Proftpd,
     /// `Pure-FTPd`, which forks for each session, and once more for what needs root.
@@ -112,7 +116,7 @@ impl Kind {
     /// One of each way in which sessions are arranged: of processes, and of one thread.
     pub const ALL: [Self; 3] = [Self::Vsftpd, Self::VsftpdOneProcess, Self::Pyftpdlib];
 
-    /// Every one there is.
+    /// Every one that people run.
     pub const ZOO: [Self; 9] = [
         Self::Vsftpd,
         Self::VsftpdOneProcess,
@@ -135,6 +139,7 @@ impl Kind {
             Self::PyftpdlibThreads => "pyftpdlib with threads",
             Self::PyftpdlibProcesses => "pyftpdlib with processes",
             Self::PyftpdlibPrefork => "pyftpdlib with processes forked in advance",
+            Self::Reactor => "reactor with a pool of threads",
             Self::Proftpd => "ProFTPD",
             Self::PureFtpd => "Pure-FTPd",
             Self::Inetutils => "inetutils-ftpd",
@@ -314,6 +319,7 @@ fn command(sandbox: &Sandbox, settings: &Settings, place: &Place<'_>) -> Result<
         | Kind::PyftpdlibThreads
         | Kind::PyftpdlibProcesses
         | Kind::PyftpdlibPrefork => pyftpdlib::command(settings, place)?,
+        Kind::Reactor => reactor::command(settings, place)?,
         Kind::Proftpd => proftpd::command(settings, place)?,
         Kind::PureFtpd => pure_ftpd::command(settings, place)?,
         Kind::Inetutils => inetutils::command(settings, place)?,

@@ -10,7 +10,7 @@ use super::{Kind, Place, Settings};
 use crate::tls::Handshake;
 
 /// The interpreter that sees the distribution's packages.
-const PYTHON: &str = "/usr/bin/python3";
+pub(super) const PYTHON: &str = "/usr/bin/python3";
 
 /// Program and arguments.
 pub(super) fn command(settings: &Settings, place: &Place<'_>) -> Result<Vec<OsString>> {
