@@ -109,7 +109,12 @@ impl ControlSocket {
             .recursive(true)
             .mode(0o755)
             .create(folder)
-            .with_context(|| format!("making the runtime folder {}", folder.display()))?;
+            .with_context(|| {
+                format!(
+                    "making the runtime folder {}; name another with --runtime-dir",
+                    folder.display()
+                )
+            })?;
         let lock = lock(folder)?;
         let path = socket_path(folder);
         remove_stale(&path)?;

@@ -20,7 +20,7 @@ use ftpguard_common::{
 use sd_notify::NotifyState;
 use tokio::{
     runtime,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     time::sleep_until,
 };
@@ -67,8 +67,10 @@ pub fn run(args: &RunArgs) -> Result<()> {
         .build()
         .context("starting the event loop")?;
     runtime.block_on(async {
+        // Before anything is attached: from here on a signal ends the guard in good order.
+        let stop = Stop::watch()?;
         let (mut guard, rings, questions) = Guard::start(args)?;
-        let ended = guard.watch(rings, questions).await;
+        let ended = guard.watch(rings, questions, stop).await;
         guard.finish();
         ended
     })
@@ -99,6 +101,21 @@ struct Guard {
 struct Rings {
     events: Ring,
     control: Ring,
+}
+
+/// The signals that end the guard.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn watch() -> Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("watching for SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("watching for SIGTERM")?,
+        })
+    }
 }
 
 /// What the main loop wakes up for.
@@ -193,9 +210,8 @@ impl Guard {
         &mut self,
         mut rings: Rings,
         mut questions: mpsc::Receiver<Question>,
+        mut stop: Stop,
     ) -> Result<()> {
-        let mut interrupt = signal(SignalKind::interrupt()).context("watching for SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
         loop {
             let deadline = self.deadline();
             let wake = tokio::select! {
@@ -213,8 +229,8 @@ impl Guard {
                     None => pending().await,
                 },
                 () = sleep_until(deadline.into()) => Wake::Deadline,
-                _ = interrupt.recv() => Wake::Stop("SIGINT"),
-                _ = terminate.recv() => Wake::Stop("SIGTERM"),
+                _ = stop.interrupt.recv() => Wake::Stop("SIGINT"),
+                _ = stop.terminate.recv() => Wake::Stop("SIGTERM"),
             };
             match wake {
                 Wake::Events => {

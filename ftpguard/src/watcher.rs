@@ -149,11 +149,15 @@ impl Watcher {
         }
     }
 
-    /// Whether the session's text is read, and replies are matched to commands.
+    /// Whether the session's text cannot be read, or replies cannot be matched to commands. Not
+    /// so for a session of which nothing was read yet.
     #[must_use]
-    pub fn is_clear(&self, key: &SessionKey) -> bool {
-        matches!(self.sessions.get(key),
-            Some(Text::Read(conversation)) if conversation.dialogue.is_synchronised())
+    pub fn is_unreadable(&self, key: &SessionKey) -> bool {
+        match self.sessions.get(key) {
+            None => false,
+            Some(Text::Opaque(_)) => true,
+            Some(Text::Read(conversation)) => !conversation.dialogue.is_synchronised(),
+        }
     }
 
     /// How far the client's side has been read: the sequence number after the last byte that

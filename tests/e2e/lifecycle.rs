@@ -213,6 +213,17 @@ fn sigint_detaches_everything_and_prints_totals() {
     leaves_nothing(Signal::SIGINT);
 }
 
+/// A signal may come in the moment of `ready:`. The guard once died of it, without totals.
+#[test]
+fn a_signal_right_after_ready_is_not_missed() {
+    let stage = stage(Settings::of(Kind::Vsftpd));
+    for _ in 0..10 {
+        guard(&stage)
+            .stop(Signal::SIGTERM)
+            .expect("it stops in good order, with totals");
+    }
+}
+
 /// K7: transfers that are under way when the guard starts and stops go on.
 #[test]
 fn k7_transfers_outlive_start_and_stop() {

@@ -375,7 +375,7 @@ impl Guard {
             return Ok(());
         };
         let exact = process.session_id != 0 && process.flags & process_flags::SHARED == 0;
-        if !exact || event.local_port.is_low() || self.watcher.is_clear(&process.session) {
+        if !exact || event.local_port.is_low() || !self.watcher.is_unreadable(&process.session) {
             return Ok(());
         }
         self.open(&process.session, event.local_port, Origin::Exact)
