@@ -19,4 +19,6 @@ mod stage;
 mod text;
 mod zoo;
 mod zoo_clients;
+mod zoo_lifecycle;
+mod zoo_listeners;
 mod zoo_stress;

@@ -41,6 +41,8 @@ struct Tally {
     transfers: usize,
     failed: Vec<String>,
     lost: usize,
+    /// Sessions that ended because of an exception in the ftpd.
+    collided: usize,
 }
 
 /// How much longer than usual tests are to run.
@@ -58,44 +60,63 @@ impl Tally {
         self.transfers += other.transfers;
         self.failed.extend(other.failed);
         self.lost += other.lost;
+        self.collided += other.collided;
     }
 }
 
-/// One session: PASV, connect, RETR, over and over.
+/// One client: PASV, connect, RETR, over and over.
 fn transfers(stage: &Stage, family: Family, count: usize) -> Tally {
     let mut tally = Tally::default();
-    let mut ftp = match stage.login(family) {
-        Ok(ftp) => ftp,
-        Err(error) => {
-            tally.failed.push(format!("login: {error:#}"));
-            return tally;
-        }
-    };
-    let own = ftp.local().expect("address").ip();
     let deadline = Instant::now() + LIMIT;
-    for _ in 0..count {
-        let mut one = || -> anyhow::Result<()> {
-            let announced = ftp.passive(Commands::of(family))?;
-            tally.announced.push((own, announced.port()));
-            let data = client::connect(announced)?;
-            tally.lost += usize::from(data.syns_lost > 0);
-            let content = ftp.receive(SMALL_FILE, data.stream)?;
-            anyhow::ensure!(stage.ftpd.content().starts_with(&content) && content.len() == 100);
-            Ok(())
-        };
-        match one() {
-            Ok(()) => tally.transfers += 1,
-            Err(error) => {
-                tally.failed.push(format!("{own}: {error:#}"));
-                return tally;
+    while tally.transfers < count && tally.failed.is_empty() {
+        match session(stage, family, count, &mut tally) {
+            Ok(()) => {}
+            // pyftpdlib's threads and processes trip over each other: two of them bind one port
+            // and one fails to listen, or one forgets a descriptor that is another's by then.
+            Err(Failure::Passive(_)) if stage.ftpd.log().contains("unhandled exception") => {
+                tally.collided += 1;
+            }
+            Err(Failure::Passive(error) | Failure::Other(error)) => {
+                tally.failed.push(format!("{error:#}"));
             }
         }
         if Instant::now() > deadline {
-            tally.failed.push(format!("{own}: too slow"));
-            return tally;
+            tally.failed.push("too slow".to_owned());
         }
     }
     tally
+}
+
+/// Where a session failed.
+enum Failure {
+    /// No answer to PASV or EPSV.
+    Passive(anyhow::Error),
+    Other(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+fn session(stage: &Stage, family: Family, count: usize, tally: &mut Tally) -> Result<(), Failure> {
+    let mut ftp = stage.login(family)?;
+    let own = ftp.local()?.ip();
+    while tally.transfers < count {
+        let announced = ftp
+            .passive(Commands::of(family))
+            .map_err(Failure::Passive)?;
+        tally.announced.push((own, announced.port()));
+        let data = client::connect(announced)?;
+        tally.lost += usize::from(data.syns_lost > 0);
+        let content = ftp.receive(SMALL_FILE, data.stream)?;
+        if content.len() != 100 || !stage.ftpd.content().starts_with(&content) {
+            return Err(anyhow::anyhow!("{own} received other bytes").into());
+        }
+        tally.transfers += 1;
+    }
+    Ok(())
 }
 
 /// One session that says nothing of interest, as often as it can.
@@ -192,12 +213,14 @@ fn stress(settings: Settings, refused: bool) {
     let pinholes = pinholes(&guard);
     let wrong = wrong(&pinholes, &tally.announced);
     println!(
-        "{label}, TLS {:?}: {} tries, {} pinholes, {} wrong, {} SYNs lost",
+        "{label}, TLS {:?}: {} tries, {} pinholes, {} wrong, {} SYNs lost, \
+         {} sessions ended by the ftpd",
         stage.ftpd.settings().tls,
         tally.transfers,
         pinholes.len(),
         wrong.len(),
-        tally.lost
+        tally.lost,
+        tally.collided
     );
     assert!(wrong.is_empty(), "{label}: {wrong:?}");
     assert_eq!(tally.lost, 0, "{label}");
@@ -207,7 +230,12 @@ fn stress(settings: Settings, refused: bool) {
         .is_some_and(|all| !all.is_empty());
     assert_eq!(is_unsafe, refused, "{label}: {status:#}");
     if !refused {
-        assert_eq!(pinholes.len(), tally.announced.len(), "{label}");
+        // A port that two chose may have had its pinhole before listen() failed.
+        let surplus = pinholes.len() - tally.announced.len();
+        assert!(
+            surplus <= tally.collided,
+            "{label}: {surplus} more than announced"
+        );
     }
 }
 
@@ -227,11 +255,9 @@ fn f2_stress_processes() {
 
 #[test]
 fn f3_stress_one_process() {
-    for kind in [
-        Kind::Pyftpdlib,
-        Kind::PyftpdlibThreads,
-        Kind::PyftpdlibPrefork,
-    ] {
+    // Not the processes forked in advance: those of pyftpdlib 1.5.7 share one epoll instance and
+    // lose each other's events, guard or not.
+    for kind in [Kind::Pyftpdlib, Kind::PyftpdlibThreads] {
         stress(settings(kind, Tls::Clear), false);
         stress(settings(kind, Tls::Explicit), false);
     }

@@ -2,6 +2,7 @@
 
 pub mod cache;
 mod inetutils;
+mod manager;
 mod proftpd;
 mod pure_ftpd;
 mod pyftpdlib;
@@ -9,6 +10,7 @@ mod reactor;
 mod vsftpd;
 
 use std::{
+    ffi::OsString,
     fs,
     net::{SocketAddr, TcpStream},
     ops::RangeInclusive,
@@ -324,6 +326,23 @@ fn command(sandbox: &Sandbox, settings: &Settings, place: &Place<'_>) -> Result<
         Kind::PureFtpd => pure_ftpd::command(settings, place)?,
         Kind::Inetutils => inetutils::command(settings, place)?,
     };
+    match settings.activation {
+        Activation::Own => in_cgroup(sandbox, words),
+        Activation::Manager { watched } => {
+            let procs = sandbox.ftpd_cgroup().path().join("cgroup.procs");
+            let manager = manager::command(settings, place, &procs, words)?;
+            if watched {
+                return in_cgroup(sandbox, manager);
+            }
+            let mut manager = manager.into_iter();
+            let mut command = Command::new(manager.next().context("no program")?);
+            command.args(manager);
+            Ok(command)
+        }
+    }
+}
+
+fn in_cgroup(sandbox: &Sandbox, words: Vec<OsString>) -> Result<Command> {
     let mut words = words.into_iter();
     let mut command = sandbox
         .ftpd_cgroup()

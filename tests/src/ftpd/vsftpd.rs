@@ -4,7 +4,7 @@ use std::{ffi::OsString, fmt::Write as _, path::Path};
 
 use anyhow::Result;
 
-use super::{Kind, Place, Settings, USER};
+use super::{Activation, Kind, Place, Settings, USER};
 use crate::tls::Handshake;
 
 /// Program and arguments.
@@ -15,13 +15,14 @@ pub(super) fn command(settings: &Settings, place: &Place<'_>) -> Result<Vec<OsSt
 }
 
 fn configuration(settings: &Settings, place: &Place<'_>, empty: &Path) -> String {
+    let own = settings.activation == Activation::Own;
     let one_process = settings.kind == Kind::VsftpdOneProcess;
     let yes = |on: bool| if on { "YES" } else { "NO" };
     let mut lines = vec![
         ("background", "NO".to_owned()),
         // Debian's default: one IPv6 socket for both families.
         ("listen", "NO".to_owned()),
-        ("listen_ipv6", "YES".to_owned()),
+        ("listen_ipv6", yes(own).to_owned()),
         ("listen_port", settings.control_port().to_string()),
         ("one_process_model", yes(one_process).to_owned()),
         ("anonymous_enable", "YES".to_owned()),
