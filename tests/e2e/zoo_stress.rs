@@ -31,7 +31,7 @@ const SESSIONS: usize = 2;
 /// Transfers of each, in the short form.
 const TRANSFERS: usize = 12;
 /// No run takes longer, whatever happens.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// What came of it.
 #[derive(Clone, Debug, Default)]

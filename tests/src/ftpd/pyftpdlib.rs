@@ -22,10 +22,12 @@ fn program(settings: &Settings, place: &Place<'_>) -> String {
     let unchecked = if settings.own_checks { "False" } else { "True" };
     let (first, last) = (settings.passive_ports.start(), settings.passive_ports.end());
     let root = place.root.display();
-    let server = match settings.kind {
-        Kind::PyftpdlibThreads => "ThreadedFTPServer",
-        Kind::PyftpdlibProcesses => "MultiprocessFTPServer",
-        _ => "FTPServer",
+    let server = if settings.kind == Kind::PyftpdlibThreads {
+        "ThreadedFTPServer"
+    } else if settings.kind == Kind::PyftpdlibProcesses {
+        "MultiprocessFTPServer"
+    } else {
+        "FTPServer"
     };
     let workers = if settings.kind == Kind::PyftpdlibPrefork {
         "worker_processes=3"
