@@ -214,7 +214,6 @@ fn f1_tls_clients_of_vsftpd() {
 
 #[test]
 fn f1_tls_clients_of_proftpd() {
-    every_client_works(Kind::Proftpd, Tls::Explicit);
     every_client_works(Kind::Proftpd, Tls::Reuse);
     every_client_works(Kind::Proftpd, Tls::Implicit);
 }

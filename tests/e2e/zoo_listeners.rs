@@ -108,12 +108,15 @@ fn hammered(stage: &Stage, wanted: usize) -> (usize, u64) {
 #[test]
 fn t2_no_transfer_fails_under_a_hammer() {
     let wanted = 50 * length();
-    for kind in [
+    // passive.rs does it to vsftpd, with curl.
+    let kinds = [
         Kind::Proftpd,
         Kind::PureFtpd,
         Kind::VsftpdOneProcess,
         Kind::Pyftpdlib,
-    ] {
+    ];
+    let count = if length() == 1 { 2 } else { kinds.len() };
+    for kind in kinds.into_iter().take(count) {
         let ports = 50_000..=50_003;
         let stage = stage(Settings {
             passive_ports: ports.clone(),
