@@ -6,6 +6,7 @@
 use std::{
     env,
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -16,20 +17,23 @@ use ftpguard_tests::{
     attack::{self, Answer},
     client::{self, Commands},
     ftpd::{Kind, SMALL_FILE, Settings},
+    guard::Options,
     sandbox::Host,
     scenario::Stage,
 };
 use serde_json::Value;
 
 use crate::{
-    help::{is_kind, stage},
-    zoo::{Tls, guard_for, origins, settings},
+    help::{guard_with, is_kind, stage},
+    zoo::{Tls, guard_for, options_for, origins, settings},
 };
 
 /// Sessions that transfer: so many from each of three addresses.
 const SESSIONS: usize = 2;
 /// Transfers of each, in the short form.
 const TRANSFERS: usize = 12;
+/// Wide, so that two sessions hardly ever choose one port at once.
+const PORTS: RangeInclusive<u16> = 50_000..=53_999;
 /// No run takes longer, whatever happens.
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -41,7 +45,7 @@ struct Tally {
     transfers: usize,
     failed: Vec<String>,
     lost: usize,
-    /// Sessions that ended because of an exception in the ftpd.
+    /// Sessions in which the ftpd failed to listen.
     collided: usize,
 }
 
@@ -71,9 +75,9 @@ fn transfers(stage: &Stage, family: Family, count: usize) -> Tally {
     while tally.transfers < count && tally.failed.is_empty() {
         match session(stage, family, count, &mut tally) {
             Ok(()) => {}
-            // pyftpdlib's threads and processes trip over each other: two of them bind one port
-            // and one fails to listen, or one forgets a descriptor that is another's by then.
-            Err(Failure::Passive(_)) if stage.ftpd.log().contains("unhandled exception") => {
+            // Two processes or threads may bind one port before either listens, and one listen()
+            // fails. pyftpdlib's threads also forget descriptors that are another's by then.
+            Err(Failure::Passive(error)) if is_collision(stage, &error) => {
                 tally.collided += 1;
             }
             Err(Failure::Passive(error) | Failure::Other(error)) => {
@@ -85,6 +89,11 @@ fn transfers(stage: &Stage, family: Family, count: usize) -> Tally {
         }
     }
     tally
+}
+
+fn is_collision(stage: &Stage, error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("already in use")
+        || stage.ftpd.log().contains("unhandled exception")
 }
 
 /// Where a session failed.
@@ -193,8 +202,15 @@ fn pinholes(guard: &Guard) -> Vec<(IpAddr, u16)> {
 /// The run for one ftpd. Without `refused`, every announced port has one pinhole: the right
 /// client's.
 fn stress(settings: Settings, refused: bool) {
-    let stage = stage(settings);
-    let guard = guard_for(&stage);
+    let stage = stage(Settings {
+        passive_ports: PORTS,
+        ..settings
+    });
+    let options = Options {
+        passive_ports: Some(PORTS),
+        ..options_for(&stage)
+    };
+    let guard = guard_with(&stage, &options);
     let mut tally = Tally::default();
     for family in Family::ALL {
         tally.add(side_by_side(&stage, family));
@@ -214,7 +230,7 @@ fn stress(settings: Settings, refused: bool) {
     let wrong = wrong(&pinholes, &tally.announced);
     println!(
         "{label}, TLS {:?}: {} tries, {} pinholes, {} wrong, {} SYNs lost, \
-         {} sessions ended by the ftpd",
+         {} failed to listen",
         stage.ftpd.settings().tls,
         tally.transfers,
         pinholes.len(),
@@ -222,7 +238,10 @@ fn stress(settings: Settings, refused: bool) {
         tally.lost,
         tally.collided
     );
-    assert!(wrong.is_empty(), "{label}: {wrong:?}");
+    // Where listen() fails because another socket has the port by then, the pinhole made in it
+    // is never announced.
+    assert!(wrong.len() <= tally.collided, "{label}: {wrong:?}");
+    assert!(tally.collided * 50 <= tally.transfers, "{label}: {tally:?}");
     assert_eq!(tally.lost, 0, "{label}");
     let status = guard.status().expect("status");
     let is_unsafe = status["unsafe_processes"]
@@ -230,12 +249,8 @@ fn stress(settings: Settings, refused: bool) {
         .is_some_and(|all| !all.is_empty());
     assert_eq!(is_unsafe, refused, "{label}: {status:#}");
     if !refused {
-        // A port that two chose may have had its pinhole before listen() failed.
-        let surplus = pinholes.len() - tally.announced.len();
-        assert!(
-            surplus <= tally.collided,
-            "{label}: {surplus} more than announced"
-        );
+        let made = pinholes.len() - wrong.len();
+        assert_eq!(made, tally.announced.len(), "{label}");
     }
 }
 
