@@ -56,7 +56,8 @@ pub struct SessionKey {
 pub struct Session {
     /// Tells this session from a later one with the same four-tuple. Never 0.
     pub id: u64,
-    /// When the control connection was established: nanoseconds of `CLOCK_MONOTONIC`.
+    /// When the control connection was established: nanoseconds of `CLOCK_MONOTONIC`. 0 where
+    /// its beginning was not seen, because nobody who is watched accepted it.
     pub opened_at: u64,
     /// The pinhole of this session; its port is [`Port::NONE`] where there is none (rule K4).
     pub pinhole: PinholeKey,

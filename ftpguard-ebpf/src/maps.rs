@@ -46,6 +46,12 @@ pub(crate) static ADVICE: HashMap<SessionKey, Advice> = HashMap::with_max_entrie
 #[map]
 pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(MAX_PROCESSES, 0);
 
+/// Who forked a watched process that belongs to no ftpd as far as is known: one that a service
+/// manager started may turn out to. Written and read by the socket observer only. Full: the one
+/// unused for longest is forgotten, and the daemon looks it up when it is missed.
+#[map]
+pub(crate) static PARENTS: LruHashMap<u32, u32> = LruHashMap::with_max_entries(MAX_PROCESSES, 0);
+
 /// What each thread of a shared process read last, by thread id. Written and read by the socket
 /// observer only. Full: the thread that read longest ago is forgotten.
 #[map]

@@ -17,3 +17,8 @@ mod passive;
 mod refusals;
 mod stage;
 mod text;
+mod zoo;
+mod zoo_clients;
+mod zoo_lifecycle;
+mod zoo_listeners;
+mod zoo_stress;

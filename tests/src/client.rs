@@ -2,14 +2,17 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{getsockopt_impl, libc, sockopt_impl, sys::socket::getsockopt};
 
-use crate::sandbox::Family;
+use crate::{
+    sandbox::Family,
+    tls::{Channel, Handshake, Security},
+};
 
 /// How long any one step may take.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,7 +22,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// It opens its sockets where it is called: call it inside [`crate::namespace::Namespace::enter`].
 #[derive(Debug)]
 pub struct FtpClient {
-    control: BufReader<TcpStream>,
+    control: BufReader<Channel>,
+    security: Option<Security>,
     dialogue: String,
 }
 
@@ -77,16 +81,31 @@ sockopt_impl!(
 impl FtpClient {
     /// Opens a control connection and logs in as an anonymous user, in binary mode.
     pub fn login(server: SocketAddr) -> Result<Self> {
+        Self::login_with(server, None)
+    }
+
+    /// Opens a control connection, under TLS where that is wanted, and logs in as an anonymous
+    /// user, in binary mode. Data connections are then under TLS too (RFC 4217).
+    pub fn login_with(server: SocketAddr, security: Option<Security>) -> Result<Self> {
         let control = TcpStream::connect_timeout(&server, TIMEOUT)
             .with_context(|| format!("opening a control connection to {server}"))?;
         control.set_read_timeout(Some(TIMEOUT))?;
         control.set_write_timeout(Some(TIMEOUT))?;
         control.set_nodelay(true)?;
+        let implicit = security
+            .as_ref()
+            .filter(|security| security.handshake() == Handshake::Implicit);
+        let control = match implicit {
+            Some(security) => security.protect(control)?,
+            None => Channel::Plain(control),
+        };
         let mut client = Self {
             control: BufReader::new(control),
+            security,
             dialogue: String::new(),
         };
         client.reply()?.expect(220, "greeting")?;
+        client = client.secure()?;
         // vsftpd is content without a password.
         let reply = client.command("USER anonymous")?;
         if reply.code == 331 {
@@ -98,14 +117,44 @@ impl FtpClient {
         Ok(client)
     }
 
+    /// Begins TLS where that is wanted, and asks for it on data connections.
+    fn secure(mut self) -> Result<Self> {
+        let Some(security) = &self.security else {
+            return Ok(self);
+        };
+        if security.handshake() == Handshake::Explicit {
+            let security = security.clone();
+            self.expect("AUTH TLS", 234)?;
+            ensure!(
+                self.control.buffer().is_empty(),
+                "bytes in clear after the answer to AUTH TLS"
+            );
+            let Channel::Plain(control) = self.control.into_inner() else {
+                bail!("AUTH TLS under TLS");
+            };
+            self.control = BufReader::new(security.protect(control)?);
+        }
+        self.expect("PBSZ 0", 200)?;
+        self.expect("PROT P", 200)?;
+        Ok(self)
+    }
+
     /// The server's address on this control connection.
     pub fn server(&self) -> Result<SocketAddr> {
-        self.control.get_ref().peer_addr().context("peer address")
+        self.control
+            .get_ref()
+            .socket()
+            .peer_addr()
+            .context("peer address")
     }
 
     /// The client's address on this control connection.
     pub fn local(&self) -> Result<SocketAddr> {
-        self.control.get_ref().local_addr().context("own address")
+        self.control
+            .get_ref()
+            .socket()
+            .local_addr()
+            .context("own address")
     }
 
     /// Sends one command and waits for its reply, whatever it is.
@@ -157,7 +206,7 @@ impl FtpClient {
         let data = accept(&listener)
             .with_context(|| format!("waiting for the server\n{}", self.dialogue))?;
         self.reply()?.opens("RETR")?;
-        let content = read_all(data)?;
+        let content = self.read_all(data)?;
         self.reply()?.expect(226, "RETR")?;
         Ok(content)
     }
@@ -169,7 +218,7 @@ impl FtpClient {
         let data = accept(&listener)
             .with_context(|| format!("waiting for the server\n{}", self.dialogue))?;
         self.reply()?.opens("STOR")?;
-        write_all(data, content)?;
+        self.write_all(data, content)?;
         self.reply()?.expect(226, "STOR")?;
         Ok(())
     }
@@ -177,7 +226,7 @@ impl FtpClient {
     /// Fetches a file over a data connection that is open already.
     pub fn receive(&mut self, name: &str, data: TcpStream) -> Result<Vec<u8>> {
         self.command(&format!("RETR {name}"))?.opens("RETR")?;
-        let content = read_all(data)?;
+        let content = self.read_all(data)?;
         self.reply()?.expect(226, "RETR")?;
         Ok(content)
     }
@@ -193,7 +242,7 @@ impl FtpClient {
         self.dialogue.push_str(line);
         self.dialogue.push('\n');
         self.control
-            .get_ref()
+            .get_mut()
             .write_all(format!("{line}\r\n").as_bytes())
             .with_context(|| format!("sending {line}"))
     }
@@ -223,6 +272,26 @@ impl FtpClient {
         }
     }
 
+    /// Reads a data connection to its end, under TLS if the session is.
+    pub fn read_all(&self, data: TcpStream) -> Result<Vec<u8>> {
+        match &self.security {
+            Some(security) => security.protect(data)?.read_all(),
+            None => read_all(data),
+        }
+    }
+
+    fn write_all(&self, data: TcpStream, content: &[u8]) -> Result<()> {
+        data.set_read_timeout(Some(TIMEOUT))?;
+        data.set_write_timeout(Some(TIMEOUT))?;
+        let mut data = match &self.security {
+            Some(security) => security.protect(data)?,
+            None => Channel::Plain(data),
+        };
+        data.write_all(content)
+            .context("writing to the data connection")?;
+        data.finish().context("closing the data connection")
+    }
+
     fn listen(&mut self, commands: Commands) -> Result<TcpListener> {
         let listener =
             TcpListener::bind((self.local()?.ip(), 0)).context("listening for the server")?;
@@ -233,7 +302,7 @@ impl FtpClient {
 
     fn transmit(&mut self, name: &str, content: &[u8], data: TcpStream) -> Result<()> {
         self.command(&format!("STOR {name}"))?.opens("STOR")?;
-        write_all(data, content)?;
+        self.write_all(data, content)?;
         self.reply()?.expect(226, "STOR")?;
         Ok(())
     }
@@ -279,14 +348,6 @@ pub fn read_all(mut data: TcpStream) -> Result<Vec<u8>> {
     data.read_to_end(&mut content)
         .context("reading the data connection")?;
     Ok(content)
-}
-
-fn write_all(mut data: TcpStream, content: &[u8]) -> Result<()> {
-    data.set_write_timeout(Some(TIMEOUT))?;
-    data.write_all(content)
-        .context("writing to the data connection")?;
-    data.shutdown(Shutdown::Write)
-        .context("closing the data connection")
 }
 
 /// Accepts one connection, but does not wait for it longer than a step may take.

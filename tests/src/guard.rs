@@ -42,6 +42,8 @@ pub struct Options {
     pub tracking: &'static str,
     /// `--xdp-mode`
     pub xdp_mode: &'static str,
+    /// `--control-port`
+    pub control_port: u16,
     /// `--passive-ports`, none for listeners only.
     pub passive_ports: Option<RangeInclusive<u16>>,
 }
@@ -53,6 +55,7 @@ impl Default for Options {
             mode: "enforce",
             tracking: "socket",
             xdp_mode: "auto",
+            control_port: CONTROL_PORT,
             passive_ports: Some(50_000..=50_031),
         }
     }
@@ -88,7 +91,7 @@ impl Guard {
         let runtime = folder(sandbox, "guard")?;
         let mut command = Command::new(&options.binary);
         command.args(["run", "--json", "--iface", INTERFACE]);
-        command.args(["--control-port", &CONTROL_PORT.to_string()]);
+        command.args(["--control-port", &options.control_port.to_string()]);
         if let Some(ports) = &options.passive_ports {
             let ports = format!("{}-{}", ports.start(), ports.end());
             command.args(["--passive-ports", &ports]);

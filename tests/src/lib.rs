@@ -21,6 +21,7 @@ pub mod process;
 pub mod sandbox;
 pub mod scenario;
 pub mod target;
+pub mod tls;
 pub mod tool;
 pub mod vm;
 pub mod wire;

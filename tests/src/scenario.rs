@@ -11,9 +11,10 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     attack::{self, Answer},
     client::{self, Commands, FtpClient},
-    ftpd::{CONTROL_PORT, FILE, Ftpd, Kind, Settings, UPLOADS},
+    ftpd::{FILE, Ftpd, Kind, Settings, UPLOADS},
     sandbox::{Family, Host, Sandbox},
     target::Target,
+    tls::Version,
     wire::SynWatch,
 };
 
@@ -162,7 +163,21 @@ impl Stage {
 
     /// Opens a session from the thread's own host.
     pub fn login(&self, family: Family) -> Result<FtpClient> {
-        FtpClient::login(self.sandbox.server().socket(family, CONTROL_PORT))
+        // ProFTPD accepts no TLS 1.3 session but the one that its control connection began with,
+        // and rustls gives each of them away once only.
+        let version = if self.ftpd.settings().tls_reuse {
+            Version::Tls12
+        } else {
+            Version::Tls13
+        };
+        self.login_by(family, version)
+    }
+
+    /// Opens a session, with this version of TLS if the ftpd speaks TLS.
+    pub fn login_by(&self, family: Family, version: Version) -> Result<FtpClient> {
+        let port = self.ftpd.settings().control_port();
+        let server = self.sandbox.server().socket(family, port);
+        FtpClient::login_with(server, self.ftpd.security(version)?)
     }
 
     /// Whether these are the bytes of the file that the ftpd offers.
@@ -238,7 +253,7 @@ fn thief_first(stage: &Stage, family: Family) -> Outcome {
             Answer::Refused | Answer::Silent => (false, Vec::new()),
         });
         let fetched = own
-            .and_then(|data| client::read_all(data.stream))
+            .and_then(|data| ftp.read_all(data.stream))
             .unwrap_or_default();
         let (reached, stolen) = thief
             .join()

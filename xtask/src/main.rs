@@ -5,6 +5,7 @@ mod build;
 mod check;
 mod exec;
 mod kernels;
+mod ftpds;
 mod measure;
 mod run;
 mod setup;

@@ -4,7 +4,10 @@ use std::{env, path::Path, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::exec::{NIGHTLY, as_root, find, output, run};
+use crate::{
+    exec::{NIGHTLY, as_root, find, output, run},
+    ftpds,
+};
 
 /// The linker that joins the kernel side's crates, and the only series that is known to work.
 const LINKER: &str = "0.13";
@@ -37,7 +40,7 @@ enum Probe {
     Module(&'static str),
 }
 
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 10] = [
     tool("ip", "iproute2", "makes the sandbox's network namespaces"),
     tool("tc", "iproute2", "shows what is attached to an interface"),
     tool("setpriv", "util-linux", "runs a test without root's rights"),
@@ -47,6 +50,12 @@ const TOOLS: [Tool; 8] = [
         package: "python3-pyftpdlib",
         why: "is an ftpd that connects anywhere, for bounces",
     },
+    Tool {
+        probe: Probe::Module("OpenSSL"),
+        package: "python3-openssl",
+        why: "is how pyftpdlib speaks TLS",
+    },
+    tool("openssl", "openssl", "makes the ftpds' certificates"),
     tool("curl", "curl", "is one of the honest clients"),
     tool("lftp", "lftp", "is one of the honest clients"),
     tool(
@@ -101,6 +110,7 @@ pub(crate) fn setup() -> Result<()> {
         }
     }
     install_missing(packages, &TOOLS)?;
+    ftpds::unpack()?;
     toolchain()?;
     if !linker_is_good {
         install_linker()?;
@@ -155,7 +165,7 @@ fn has_module(name: &str) -> bool {
     output(Command::new("/usr/bin/python3").args(["-c", &find])).is_some()
 }
 
-fn install(packages: &[&str]) -> Result<()> {
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
     ensure!(
         find("apt-get").is_some(),
         "this machine has no apt-get; install what these Debian packages hold: {}",

@@ -136,7 +136,10 @@ fn suite(message: &str) -> Option<Suite> {
 impl Suite {
     fn command(&self, binary: &Path, filter: Option<&str>) -> Command {
         let mut command = if self.needs_root {
-            let mut command = as_root(&self.executable, &[BINARY, "RUST_BACKTRACE"]);
+            let mut command = as_root(
+                &self.executable,
+                &[BINARY, "FTPGUARD_LONG", "RUST_BACKTRACE"],
+            );
             // They share the machine's BPF hooks and its processors.
             command.arg("--test-threads=1");
             command

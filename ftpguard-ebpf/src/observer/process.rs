@@ -11,9 +11,9 @@ use ftpguard_common::{
     verdict::Incident,
 };
 
-use super::{record, serving};
+use super::{record, serving, session};
 use crate::{
-    maps::{CGROUP, PORTS, PROCESSES, SESSIONS},
+    maps::{CGROUP, PARENTS, PORTS, PROCESSES, SESSIONS},
     report::{emit_urgent, note, now, session_event},
 };
 
@@ -66,18 +66,26 @@ pub(crate) fn opened_control_port(port: Port) {
     insert(tgid, &idle(port, 0, process_flags::ACCEPTOR));
 }
 
-/// A process was forked: a child of a guarded process is guarded.
+/// A process was forked: a child of a guarded process is guarded. Of others it is noted who
+/// forked them.
 #[inline(always)]
 pub(crate) fn forked(ctx: &TracePointContext) -> Option<()> {
     let parent_tgid = current_tgid();
-    // SAFETY: read at once.
-    let parent = unsafe { PROCESSES.get(&parent_tgid) }?;
     let offsets = record::offsets();
     let flags: u64 = record::field(ctx, offsets.new_task_flags)?;
     if flags & CLONE_THREAD != 0 {
         return None;
     }
     let child: u32 = record::field(ctx, offsets.new_task_pid)?;
+    // SAFETY: read at once.
+    let Some(parent) = (unsafe { PROCESSES.get(&parent_tgid) }) else {
+        // What the service manager itself starts is no session yet.
+        if parent_tgid != 1 && in_scope() {
+            // An LRU map always has room.
+            let _ = PARENTS.insert(child, parent_tgid, 0);
+        }
+        return None;
+    };
     let mut process = idle(parent.control_port, parent_tgid, 0);
     // What an acceptor forks is a new session; what a session forks belongs to it.
     if parent.flags & process_flags::ACCEPTOR == 0 {
@@ -99,6 +107,10 @@ pub(crate) fn exited() {
     let tgid = (pid_tgid >> 32) as u32;
     // SAFETY: the value is not read.
     if unsafe { PROCESSES.get(&tgid) }.is_none() {
+        if pid_tgid as u32 == tgid {
+            // There only if a process forked it that is watched.
+            let _ = PARENTS.remove(tgid);
+        }
         return;
     }
     serving::forget();
@@ -124,7 +136,13 @@ pub(crate) fn control_read(ctx: &TracePointContext) -> Option<()> {
         server_port,
     };
     // SAFETY: one field is read once.
-    let id = unsafe { SESSIONS.get(&key) }?.id;
+    let mut id = unsafe { SESSIONS.get(&key) }.map_or(0, |session| session.id);
+    if id == 0 {
+        id = session::noticed(&key);
+    }
+    if id == 0 {
+        return None;
+    }
     let pid_tgid = bpf_get_current_pid_tgid();
     let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
     let Some(process) = PROCESSES.get_ptr_mut(tgid) else {
@@ -171,12 +189,22 @@ fn found(tgid: u32, tid: u32, key: &SessionKey, id: u64) {
     if !in_scope() {
         return;
     }
-    let process = Process {
+    // SAFETY: read at once.
+    let parent = unsafe { PARENTS.get(&tgid) }.copied().unwrap_or(0);
+    let mut process = Process {
         session_id: id,
         session: *key,
-        reader: tid,
+        parent,
         ..idle(key.server_port, 0, 0)
     };
+    // vsftpd's privileged parent never reads, and is the one that listens.
+    // SAFETY: the value is not read.
+    if parent != 0 && unsafe { PROCESSES.get(&parent) }.is_none() {
+        process.parent = 0;
+        insert(parent, &process);
+        process.parent = parent;
+    }
+    process.reader = tid;
     insert(tgid, &process);
     emit_urgent(&Event {
         tgid,

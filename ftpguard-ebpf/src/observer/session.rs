@@ -7,7 +7,7 @@ use ftpguard_common::{
     verdict::Incident,
 };
 
-use super::listener::close_pinhole;
+use super::{listener::close_pinhole, process::in_scope};
 use crate::{
     maps::{ADVICE, LISTENERS, SESSIONS},
     peers,
@@ -20,11 +20,24 @@ pub(crate) fn opened(key: &SessionKey) {
     if !on_watched_listener(key.server, key.server_port) {
         return;
     }
+    begin(key, now());
+}
+
+/// A watched process reads a control connection whose beginning was not seen: somebody who is
+/// not watched accepted it (rule F2). Gives the session's id, 0 where there is none.
+#[inline(always)]
+pub(crate) fn noticed(key: &SessionKey) -> u64 {
+    if in_scope() { begin(key, 0) } else { 0 }
+}
+
+/// Adds the session, and gives its id; 0 where there is no room.
+#[inline(always)]
+fn begin(key: &SessionKey, opened_at: u64) -> u64 {
     let at = now();
     let session = Session {
         // The time tells this session from a later one with the same four-tuple.
         id: at,
-        opened_at: at,
+        opened_at,
         pinhole: PinholeKey::NONE,
         client_sequence: 0,
     };
@@ -32,10 +45,11 @@ pub(crate) fn opened(key: &SessionKey) {
     let _ = ADVICE.remove(key);
     if SESSIONS.insert(key, session, 0).is_err() {
         note(Incident::SessionTableFull);
-        return;
+        return 0;
     }
     peers::join(key);
     emit(&session_event(EventKind::SessionOpened, key, at, at));
+    at
 }
 
 /// The ftpd's side of a control connection is closing: its pinhole goes (rules K5, C7).

@@ -103,7 +103,14 @@ impl Guard {
                 let label = self.watcher.label(&key);
                 SessionRow {
                     ends: Ends::from(&key),
-                    age: age(now, session.opened_at),
+                    age: age(
+                        now,
+                        match session.opened_at {
+                            // It is named by when it was first seen.
+                            0 => session.id,
+                            at => at,
+                        },
+                    ),
                     // The session may still name one that is used or closed.
                     pinhole: Maps::find(&self.kernel.maps.pinholes, &session.pinhole)
                         .ok()

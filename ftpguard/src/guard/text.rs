@@ -12,8 +12,8 @@ use std::{
 use anyhow::Result;
 use ftpguard_common::{
     abi::{
-        Advice, Endpoint, Listener, Origin, Pinhole, PinholeKey, Session, SessionKey, advice_flags,
-        process_flags,
+        Admission, Advice, Endpoint, Listener, Origin, Pinhole, PinholeKey, Session, SessionKey,
+        advice_flags, process_flags,
     },
     event::Event,
     ftp::{
@@ -231,6 +231,9 @@ impl Guard {
         session: &Session,
         announced: Port,
     ) -> Result<(), KernelError> {
+        if self.is_unattributed(key, announced)? {
+            return self.open(key, announced, Origin::Text).map(drop);
+        }
         let pinhole = session.pinhole;
         if pinhole.port == Port::NONE {
             return Ok(());
@@ -246,6 +249,21 @@ impl Guard {
             self.text.spoken_of.insert(*key, (pinhole, known.made_at));
         }
         Ok(())
+    }
+
+    /// Socket tracking: whether the listener belongs to a process whose threads do not tell for
+    /// whom they listen. Then the reply that announces it does: from now on it admits the client
+    /// of that reply only, instead of all who hold control connections (rules P3, P4).
+    ///
+    /// Listeners that were there before the guard may serve several clients, and stay as they are.
+    fn is_unattributed(&self, key: &SessionKey, port: Port) -> Result<bool, KernelError> {
+        let maps = &self.kernel.maps;
+        let Some((_, listener)) = find_listener(maps, key.server, port)? else {
+            return Ok(false);
+        };
+        let process = Maps::find(&maps.processes, &listener.tgid)?;
+        Ok(listener.socket != 0
+            && process.is_some_and(|process| process.flags & process_flags::UNSAFE != 0))
     }
 
     /// Ends the pinhole that the session's text last spoke of; never one that the kernel side
@@ -403,12 +421,18 @@ impl Guard {
             origin: origin.label().into(),
         });
         let maps = &mut self.kernel.maps;
+        let admission = if listener.socket == 0 {
+            listener.admission
+        } else {
+            Admission::Pinhole as u16
+        };
         let listener_open = Maps::change(
             &mut maps.listeners,
             &endpoint,
             &Listener {
                 session: session.id,
                 pinhole: wanted,
+                admission,
                 ..listener
             },
         )?;

@@ -1,9 +1,16 @@
 //! Real ftpds in the sandbox.
 
+pub mod cache;
+mod inetutils;
+mod manager;
+mod proftpd;
+mod pure_ftpd;
 mod pyftpdlib;
+mod reactor;
 mod vsftpd;
 
 use std::{
+    ffi::OsString,
     fs,
     net::{SocketAddr, TcpStream},
     ops::RangeInclusive,
@@ -19,10 +26,13 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     process::Process,
     sandbox::{Family, Sandbox},
+    tls::{Certificate, Handshake, Security, Version},
 };
 
 /// The control port.
 pub const CONTROL_PORT: u16 = 21;
+/// The control port for TLS from the first byte on.
+pub const IMPLICIT_PORT: u16 = 990;
 
 /// The file that clients fetch, in the root folder.
 pub const FILE: &str = "data.bin";
@@ -43,6 +53,34 @@ pub enum Kind {
     VsftpdOneProcess,
     /// pyftpdlib with one thread for all sessions.
     Pyftpdlib,
+    /// pyftpdlib with a thread for each session.
+    PyftpdlibThreads,
+    /// pyftpdlib with a process for each session.
+    PyftpdlibProcesses,
+    /// pyftpdlib with processes that were forked in advance and share the control port.
+    PyftpdlibPrefork,
+    /// A small ftpd of our own that reads in one thread and listens in others. It serves
+    /// [`FILE`]s passively and does nothing else; implicit TLS only.
+    Reactor,
+    /// `ProFTPD`, which forks for each session.
+    Proftpd,
+    /// `Pure-FTPd`, which forks for each session, and once more for what needs root.
+    PureFtpd,
+    /// GNU inetutils' ftpd, which OpenBSD's inetd starts for each session.
+    Inetutils,
+}
+
+/// Who accepts control connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// The ftpd, or the inetd that belongs to it.
+    Own,
+    /// A service manager that starts an ftpd for each connection, which is its standard input,
+    /// as systemd does with `Accept=yes`.
+    Manager {
+        /// Whether the manager is in the watched control group, as the ftpds are.
+        watched: bool,
+    },
 }
 
 /// How the ftpd is set up.
@@ -56,8 +94,14 @@ pub struct Settings {
     /// vsftpd's `connect_from_port_20`. Works with own checks only, else vsftpd 3.0.3 binds in
     /// a process that may not.
     pub from_port_20: bool,
-    /// The range of passive ports.
+    /// The range of passive ports. inetutils' ftpd knows none.
     pub passive_ports: RangeInclusive<u16>,
+    /// Whether control and data connections are under TLS, and from when on.
+    pub tls: Option<Handshake>,
+    /// Whether a data connection must resume the TLS session of the control connection.
+    pub tls_reuse: bool,
+    /// Who accepts control connections.
+    pub activation: Activation,
 }
 
 /// A running ftpd. It ends when this value is dropped.
@@ -67,11 +111,25 @@ pub struct Ftpd {
     settings: Settings,
     root: PathBuf,
     content: Vec<u8>,
+    certificate: Option<Certificate>,
 }
 
 impl Kind {
-    /// All of them.
+    /// One of each way in which sessions are arranged: of processes, and of one thread.
     pub const ALL: [Self; 3] = [Self::Vsftpd, Self::VsftpdOneProcess, Self::Pyftpdlib];
+
+    /// Every one that people run.
+    pub const ZOO: [Self; 9] = [
+        Self::Vsftpd,
+        Self::VsftpdOneProcess,
+        Self::Proftpd,
+        Self::PureFtpd,
+        Self::Inetutils,
+        Self::Pyftpdlib,
+        Self::PyftpdlibThreads,
+        Self::PyftpdlibProcesses,
+        Self::PyftpdlibPrefork,
+    ];
 
     /// Its name.
     #[must_use]
@@ -80,6 +138,13 @@ impl Kind {
             Self::Vsftpd => "vsftpd",
             Self::VsftpdOneProcess => "vsftpd with one_process_model",
             Self::Pyftpdlib => "pyftpdlib",
+            Self::PyftpdlibThreads => "pyftpdlib with threads",
+            Self::PyftpdlibProcesses => "pyftpdlib with processes",
+            Self::PyftpdlibPrefork => "pyftpdlib with processes forked in advance",
+            Self::Reactor => "reactor with a pool of threads",
+            Self::Proftpd => "ProFTPD",
+            Self::PureFtpd => "Pure-FTPd",
+            Self::Inetutils => "inetutils-ftpd",
         }
     }
 }
@@ -93,6 +158,9 @@ impl Settings {
             own_checks: true,
             from_port_20: false,
             passive_ports: 50_000..=50_031,
+            tls: None,
+            tls_reuse: false,
+            activation: Activation::Own,
         }
     }
 
@@ -104,6 +172,15 @@ impl Settings {
             ..Self::of(kind)
         }
     }
+
+    /// The control port: 990 where TLS begins with the first byte, else 21.
+    #[must_use]
+    pub fn control_port(&self) -> u16 {
+        match self.tls {
+            Some(Handshake::Implicit) => IMPLICIT_PORT,
+            Some(Handshake::Explicit) | None => CONTROL_PORT,
+        }
+    }
 }
 
 impl Ftpd {
@@ -112,7 +189,16 @@ impl Ftpd {
         let root = sandbox.folder().join("ftp");
         let content = content(300_000);
         make_root(&root, &content)?;
-        let mut command = command(sandbox, &settings, &root)?;
+        let certificate = match settings.tls {
+            Some(_) => Some(Certificate::make(sandbox.folder())?),
+            None => None,
+        };
+        let place = Place {
+            folder: sandbox.folder(),
+            root: &root,
+            certificate: certificate.as_ref(),
+        };
+        let mut command = command(sandbox, &settings, &place)?;
         let server = sandbox.server();
         let process = server
             .spawn(&mut command)
@@ -122,8 +208,9 @@ impl Ftpd {
             settings,
             root,
             content,
+            certificate,
         };
-        let port = server.socket(Family::V4, CONTROL_PORT);
+        let port = server.socket(Family::V4, ftpd.settings.control_port());
         server.enter(|| ftpd.wait_until_it_answers(port))??;
         Ok(ftpd)
     }
@@ -138,6 +225,22 @@ impl Ftpd {
     #[must_use]
     pub fn content(&self) -> &[u8] {
         &self.content
+    }
+
+    /// What a client needs to log in: nothing where the ftpd speaks in clear.
+    pub fn security(&self, version: Version) -> Result<Option<Security>> {
+        match (self.settings.tls, &self.certificate) {
+            (Some(handshake), Some(certificate)) => {
+                Security::new(handshake, version, certificate).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Everything it wrote so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     /// The process that listens on the control port.
@@ -186,28 +289,65 @@ pub fn content(length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// The command that runs the ftpd in the foreground, in the control group made for it.
-fn command(sandbox: &Sandbox, settings: &Settings, root: &Path) -> Result<Command> {
-    let write = |name: &str, text: String| -> Result<PathBuf> {
-        let path = sandbox.folder().join(name);
+/// Where an ftpd finds its things.
+struct Place<'a> {
+    /// For its configuration and whatever it writes itself.
+    folder: &'a Path,
+    /// What clients see.
+    root: &'a Path,
+    certificate: Option<&'a Certificate>,
+}
+
+impl Place<'_> {
+    fn write(&self, name: &str, text: String) -> Result<PathBuf> {
+        let path = self.folder.join(name);
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
+    }
+
+    /// A folder with nothing in it.
+    fn empty(&self) -> Result<PathBuf> {
+        let path = self.folder.join("empty");
+        fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+/// The command that runs the ftpd in the foreground, in the control group made for it.
+fn command(sandbox: &Sandbox, settings: &Settings, place: &Place<'_>) -> Result<Command> {
+    let words = match settings.kind {
+        Kind::Vsftpd | Kind::VsftpdOneProcess => vsftpd::command(settings, place)?,
+        Kind::Pyftpdlib
+        | Kind::PyftpdlibThreads
+        | Kind::PyftpdlibProcesses
+        | Kind::PyftpdlibPrefork => pyftpdlib::command(settings, place)?,
+        Kind::Reactor => reactor::command(settings, place)?,
+        Kind::Proftpd => proftpd::command(settings, place)?,
+        Kind::PureFtpd => pure_ftpd::command(settings, place)?,
+        Kind::Inetutils => inetutils::command(settings, place)?,
     };
-    let (program, file) = match settings.kind {
-        Kind::Vsftpd | Kind::VsftpdOneProcess => {
-            let empty = sandbox.folder().join("empty");
-            fs::create_dir_all(&empty).with_context(|| format!("making {}", empty.display()))?;
-            let one_process = settings.kind == Kind::VsftpdOneProcess;
-            let text = vsftpd::configuration(settings, one_process, root, &empty);
-            ("vsftpd", write("vsftpd.conf", text)?)
+    match settings.activation {
+        Activation::Own => in_cgroup(sandbox, words),
+        Activation::Manager { watched } => {
+            let procs = sandbox.ftpd_cgroup().path().join("cgroup.procs");
+            let manager = manager::command(settings, place, &procs, words)?;
+            if watched {
+                return in_cgroup(sandbox, manager);
+            }
+            let mut manager = manager.into_iter();
+            let mut command = Command::new(manager.next().context("no program")?);
+            command.args(manager);
+            Ok(command)
         }
-        Kind::Pyftpdlib => {
-            let text = pyftpdlib::program(settings, root);
-            (pyftpdlib::PYTHON, write("ftpd.py", text)?)
-        }
-    };
-    let mut command = sandbox.ftpd_cgroup().command(program);
-    command.arg(file);
+    }
+}
+
+fn in_cgroup(sandbox: &Sandbox, words: Vec<OsString>) -> Result<Command> {
+    let mut words = words.into_iter();
+    let mut command = sandbox
+        .ftpd_cgroup()
+        .command(words.next().context("no program")?);
+    command.args(words);
     Ok(command)
 }
 

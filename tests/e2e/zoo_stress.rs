@@ -1,0 +1,365 @@
+//! Clients side by side: every pinhole is the right client's, and no SYN is lost (rules F2, F3,
+//! K2).
+//!
+//! `FTPGUARD_LONG=1` makes every run ten times as long.
+
+use std::{
+    env,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use ftpguard_tests::{
+    Family, FtpClient, Guard,
+    attack::{self, Answer},
+    client::{self, Commands},
+    ftpd::{Kind, SMALL_FILE, Settings},
+    guard::Options,
+    sandbox::Host,
+    scenario::Stage,
+};
+use serde_json::Value;
+
+use crate::{
+    help::{guard_with, is_kind, stage},
+    zoo::{Tls, guard_for, options_for, origins, settings},
+};
+
+/// Sessions that transfer: so many from each of three addresses.
+const SESSIONS: usize = 2;
+/// Transfers of each, in the short form.
+const TRANSFERS: usize = 12;
+/// Wide, so that two sessions hardly ever choose one port at once.
+const PORTS: RangeInclusive<u16> = 50_000..=53_999;
+/// No run takes longer, whatever happens.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+struct Tally {
+    /// Who was told which port, in the order of one session.
+    announced: Vec<(IpAddr, u16)>,
+    transfers: usize,
+    failed: Vec<String>,
+    lost: usize,
+    /// Sessions in which the ftpd failed to listen.
+    collided: usize,
+}
+
+/// How much longer than usual tests are to run.
+pub(crate) fn length() -> usize {
+    if env::var_os("FTPGUARD_LONG").is_some() {
+        10
+    } else {
+        1
+    }
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.announced.extend(other.announced);
+        self.transfers += other.transfers;
+        self.failed.extend(other.failed);
+        self.lost += other.lost;
+        self.collided += other.collided;
+    }
+}
+
+/// One client: PASV, connect, RETR, over and over.
+fn transfers(stage: &Stage, family: Family, count: usize) -> Tally {
+    let mut tally = Tally::default();
+    let deadline = Instant::now() + LIMIT;
+    while tally.transfers < count && tally.failed.is_empty() {
+        match session(stage, family, count, &mut tally) {
+            Ok(()) => {}
+            // Two processes or threads may bind one port before either listens, and one listen()
+            // fails. pyftpdlib's threads also forget descriptors that are another's by then.
+            Err(Failure::Passive(error)) if is_collision(stage, &error) => {
+                tally.collided += 1;
+            }
+            Err(Failure::Passive(error) | Failure::Other(error)) => {
+                tally.failed.push(format!("{error:#}"));
+            }
+        }
+        if Instant::now() > deadline {
+            tally.failed.push("too slow".to_owned());
+        }
+    }
+    tally
+}
+
+fn is_collision(stage: &Stage, error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("already in use")
+        || stage.ftpd.log().contains("unhandled exception")
+}
+
+/// Where a session failed.
+enum Failure {
+    /// No answer to PASV or EPSV.
+    Passive(anyhow::Error),
+    Other(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+fn session(stage: &Stage, family: Family, count: usize, tally: &mut Tally) -> Result<(), Failure> {
+    let mut ftp = stage.login(family)?;
+    let own = ftp.local()?.ip();
+    while tally.transfers < count {
+        let announced = ftp
+            .passive(Commands::of(family))
+            .map_err(Failure::Passive)?;
+        tally.announced.push((own, announced.port()));
+        let data = client::connect(announced)?;
+        tally.lost += usize::from(data.syns_lost > 0);
+        let content = ftp.receive(SMALL_FILE, data.stream)?;
+        if content.len() != 100 || !stage.ftpd.content().starts_with(&content) {
+            return Err(anyhow::anyhow!("{own} received other bytes").into());
+        }
+        tally.transfers += 1;
+    }
+    Ok(())
+}
+
+/// One session that says nothing of interest, as often as it can.
+fn flood(stage: &Stage, family: Family, stop: &AtomicBool) -> usize {
+    let mut count = 0;
+    if let Ok(mut ftp) = stage.login(family) {
+        while !stop.load(Ordering::Relaxed) && ftp.expect("NOOP", 200).is_ok() {
+            count += 1;
+        }
+    }
+    count
+}
+
+/// Sessions from three addresses transfer side by side while two others flood.
+fn side_by_side(stage: &Stage, family: Family) -> Tally {
+    let sandbox = &stage.sandbox;
+    let hosts: [&Host; 3] = [sandbox.client(), sandbox.thief(), sandbox.third()];
+    let stop = AtomicBool::new(false);
+    let mut tally = Tally::default();
+    thread::scope(|scope| {
+        let floods = [hosts[0], hosts[1]]
+            .map(|host| scope.spawn(|| host.enter(|| flood(stage, family, &stop))));
+        let sessions: Vec<_> = hosts
+            .iter()
+            .flat_map(|host| [*host; SESSIONS])
+            .map(|host| {
+                scope.spawn(|| host.enter(|| transfers(stage, family, TRANSFERS * length())))
+            })
+            .collect();
+        for session in sessions {
+            tally.add(session.join().expect("no panic").expect("namespace"));
+        }
+        stop.store(true, Ordering::Relaxed);
+        for flood in floods {
+            let count = flood.join().expect("no panic").expect("namespace");
+            assert!(count > 0, "nobody flooded\n{}", stage.ftpd.log());
+        }
+    });
+    tally
+}
+
+/// Pinholes that name another client than the one that was told the port.
+fn wrong(pinholes: &[(IpAddr, u16)], announced: &[(IpAddr, u16)]) -> Vec<(IpAddr, u16)> {
+    let mut left = announced.to_vec();
+    pinholes
+        .iter()
+        .filter(
+            |pinhole| match left.iter().position(|told| told == *pinhole) {
+                Some(place) => {
+                    left.swap_remove(place);
+                    false
+                }
+                None => true,
+            },
+        )
+        .copied()
+        .collect()
+}
+
+fn pinholes(guard: &Guard) -> Vec<(IpAddr, u16)> {
+    let field = |event: &Value| -> Option<(IpAddr, u16)> {
+        let client = event["client"].as_str()?.parse().ok()?;
+        let port = u16::try_from(event["port"].as_u64()?).ok()?;
+        Some((client, port))
+    };
+    guard
+        .events()
+        .iter()
+        .filter(|event| is_kind(event, "pinhole-made"))
+        .filter_map(field)
+        .collect()
+}
+
+/// The run for one ftpd. Without `refused`, every announced port has one pinhole: the right
+/// client's.
+fn stress(settings: Settings, refused: bool) {
+    let stage = stage(Settings {
+        passive_ports: PORTS,
+        ..settings
+    });
+    let options = Options {
+        passive_ports: Some(PORTS),
+        ..options_for(&stage)
+    };
+    let guard = guard_with(&stage, &options);
+    let mut tally = Tally::default();
+    for family in Family::ALL {
+        tally.add(side_by_side(&stage, family));
+    }
+    let label = stage.ftpd.settings().kind.label();
+    assert!(
+        tally.failed.is_empty(),
+        "{label}: {:?}\n{}",
+        tally.failed,
+        stage.ftpd.log()
+    );
+    let expected = 2 * 3 * SESSIONS * TRANSFERS * length();
+    assert_eq!(tally.transfers, expected, "{label}");
+    // The last pinhole's event may still be on its way.
+    thread::sleep(Duration::from_millis(100));
+    let pinholes = pinholes(&guard);
+    let wrong = wrong(&pinholes, &tally.announced);
+    println!(
+        "{label}, TLS {:?}: {} tries, {} pinholes, {} wrong, {} SYNs lost, \
+         {} failed to listen",
+        stage.ftpd.settings().tls,
+        tally.transfers,
+        pinholes.len(),
+        wrong.len(),
+        tally.lost,
+        tally.collided
+    );
+    // Where listen() fails because another socket has the port by then, the pinhole made in it
+    // is never announced.
+    assert!(wrong.len() <= tally.collided, "{label}: {wrong:?}");
+    assert!(tally.collided * 50 <= tally.transfers, "{label}: {tally:?}");
+    assert_eq!(tally.lost, 0, "{label}");
+    let status = guard.status().expect("status");
+    let is_unsafe = status["unsafe_processes"]
+        .as_array()
+        .is_some_and(|all| !all.is_empty());
+    assert_eq!(is_unsafe, refused, "{label}: {status:#}");
+    if !refused {
+        let made = pinholes.len() - wrong.len();
+        assert_eq!(made, tally.announced.len(), "{label}");
+    }
+}
+
+#[test]
+fn f2_stress_processes() {
+    for kind in [
+        Kind::Vsftpd,
+        Kind::VsftpdOneProcess,
+        Kind::Proftpd,
+        Kind::PureFtpd,
+    ] {
+        stress(settings(kind, Tls::Clear), false);
+    }
+    stress(settings(Kind::Inetutils, Tls::Clear), false);
+    stress(settings(Kind::PyftpdlibProcesses, Tls::Clear), false);
+}
+
+#[test]
+fn f3_stress_one_process() {
+    // Not the processes forked in advance: those of pyftpdlib 1.5.7 share one epoll instance and
+    // lose each other's events, guard or not.
+    for kind in [Kind::Pyftpdlib, Kind::PyftpdlibThreads] {
+        stress(settings(kind, Tls::Clear), false);
+        stress(settings(kind, Tls::Explicit), false);
+    }
+}
+
+#[test]
+fn f1_stress_under_tls() {
+    stress(settings(Kind::Vsftpd, Tls::Explicit), false);
+    stress(settings(Kind::Proftpd, Tls::Explicit), false);
+}
+
+/// F3: a shape that must be refused. Nobody is named wrongly, and honest clients are served.
+#[test]
+fn f3_stress_reactor() {
+    for tls in [Tls::Clear, Tls::Implicit] {
+        stress(settings(Kind::Reactor, tls), true);
+    }
+}
+
+/// P4: once it is refused, a reactor's listeners admit those who hold control connections, and
+/// where the reply can be read, the client it was for only. Nobody else, ever.
+#[test]
+fn p4_a_reactor_gets_no_pinhole_from_the_kernel() {
+    for tls in [Tls::Clear, Tls::Implicit] {
+        let stage = stage(settings(Kind::Reactor, tls));
+        let guard = guard_for(&stage);
+        let sandbox = &stage.sandbox;
+        let login = |host: &Host| -> FtpClient {
+            host.enter(|| stage.login(Family::V4))
+                .expect("namespace")
+                .expect("login")
+        };
+        let mut other = login(sandbox.third());
+        let mut ftp = login(sandbox.client());
+        other.expect("NOOP", 200).expect("a second session");
+        let seen = origins(&guard).len();
+        let announced: SocketAddr = ftp.passive(Commands::Classic).expect("PASV");
+        guard
+            .wait_for_event("of the refusal", |event| is_kind(event, "unattributed"))
+            .expect("event");
+        let expected = if matches!(tls, Tls::Clear) {
+            guard
+                .wait_for_event("of the text", |event| {
+                    is_kind(event, "pinhole-made") && event["origin"] == "text"
+                })
+                .expect("the reply is read");
+            vec!["text".to_owned()]
+        } else {
+            Vec::new()
+        };
+        let knock = |host| attack::knock(host, announced).expect("a try");
+        let stranger = knock(sandbox.thief());
+        assert!(
+            matches!(stranger, Answer::Silent),
+            "{stranger:?}\n{}",
+            guard.log()
+        );
+        // A client that is no stranger, but not the one the port is for.
+        if matches!(tls, Tls::Clear) {
+            let peer = knock(sandbox.third());
+            assert!(matches!(peer, Answer::Silent), "{peer:?}\n{}", guard.log());
+        }
+        let content = sandbox
+            .client()
+            .enter(|| {
+                let data = client::connect(announced)?;
+                anyhow::ensure!(data.syns_lost == 0);
+                ftp.receive(SMALL_FILE, data.stream)
+            })
+            .expect("namespace")
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", guard.log()));
+        assert_eq!(content.len(), 100);
+        assert_eq!(origins(&guard)[seen..], expected, "{}", guard.log());
+        let status = guard.status().expect("status");
+        assert_eq!(
+            status["unsafe_processes"].as_array().map(Vec::len),
+            Some(1),
+            "{status:#}"
+        );
+    }
+}
+
+#[test]
+fn wrong_pinholes_are_found() {
+    let (a, b): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+    let told = [(a, 1), (b, 2), (a, 2)];
+    assert!(wrong(&[(a, 2), (b, 2), (a, 1)], &told).is_empty());
+    assert_eq!(wrong(&[(b, 1)], &told), [(b, 1)]);
+    assert_eq!(wrong(&[(a, 1), (a, 1)], &told), [(a, 1)]);
+}
