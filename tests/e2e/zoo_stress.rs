@@ -201,10 +201,10 @@ fn pinholes(guard: &Guard) -> Vec<(IpAddr, u16)> {
 
 /// The run for one ftpd. Without `refused`, every announced port has one pinhole: the right
 /// client's.
-fn stress(settings: Settings, refused: bool) {
+fn stress(settings: &Settings, refused: bool) {
     let stage = stage(Settings {
         passive_ports: PORTS,
-        ..settings
+        ..settings.clone()
     });
     let options = Options {
         passive_ports: Some(PORTS),
@@ -262,10 +262,10 @@ fn f2_stress_processes() {
         Kind::Proftpd,
         Kind::PureFtpd,
     ] {
-        stress(settings(kind, Tls::Clear), false);
+        stress(&settings(kind, Tls::Clear), false);
     }
-    stress(settings(Kind::Inetutils, Tls::Clear), false);
-    stress(settings(Kind::PyftpdlibProcesses, Tls::Clear), false);
+    stress(&settings(Kind::Inetutils, Tls::Clear), false);
+    stress(&settings(Kind::PyftpdlibProcesses, Tls::Clear), false);
 }
 
 #[test]
@@ -273,22 +273,22 @@ fn f3_stress_one_process() {
     // Not the processes forked in advance: those of pyftpdlib 1.5.7 share one epoll instance and
     // lose each other's events, guard or not.
     for kind in [Kind::Pyftpdlib, Kind::PyftpdlibThreads] {
-        stress(settings(kind, Tls::Clear), false);
-        stress(settings(kind, Tls::Explicit), false);
+        stress(&settings(kind, Tls::Clear), false);
+        stress(&settings(kind, Tls::Explicit), false);
     }
 }
 
 #[test]
 fn f1_stress_under_tls() {
-    stress(settings(Kind::Vsftpd, Tls::Explicit), false);
-    stress(settings(Kind::Proftpd, Tls::Explicit), false);
+    stress(&settings(Kind::Vsftpd, Tls::Explicit), false);
+    stress(&settings(Kind::Proftpd, Tls::Explicit), false);
 }
 
 /// F3: a shape that must be refused. Nobody is named wrongly, and honest clients are served.
 #[test]
 fn f3_stress_reactor() {
     for tls in [Tls::Clear, Tls::Implicit] {
-        stress(settings(Kind::Reactor, tls), true);
+        stress(&settings(Kind::Reactor, tls), true);
     }
 }
 

@@ -4,8 +4,8 @@
 mod build;
 mod check;
 mod exec;
-mod kernels;
 mod ftpds;
+mod kernels;
 mod measure;
 mod run;
 mod setup;
