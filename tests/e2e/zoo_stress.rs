@@ -241,7 +241,7 @@ fn stress(settings: &Settings, refused: bool) {
     // Where listen() fails because another socket has the port by then, the pinhole made in it
     // is never announced.
     assert!(wrong.len() <= tally.collided, "{label}: {wrong:?}");
-    assert!(tally.collided * 50 <= tally.transfers, "{label}: {tally:?}");
+    assert!(tally.collided * 10 <= tally.transfers, "{label}: {tally:?}");
     assert_eq!(tally.lost, 0, "{label}");
     let status = guard.status().expect("status");
     let is_unsafe = status["unsafe_processes"]
