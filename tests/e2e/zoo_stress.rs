@@ -92,8 +92,12 @@ fn transfers(stage: &Stage, family: Family, count: usize) -> Tally {
 }
 
 fn is_collision(stage: &Stage, error: &anyhow::Error) -> bool {
+    // The client may see the end of its session before the ftpd has written why.
     format!("{error:#}").contains("already in use")
-        || stage.ftpd.log().contains("unhandled exception")
+        || (0..20).any(|_| {
+            thread::sleep(Duration::from_millis(50));
+            stage.ftpd.log().contains("unhandled exception")
+        })
 }
 
 /// Where a session failed.
