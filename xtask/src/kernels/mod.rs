@@ -33,6 +33,11 @@ use crate::{
 const TARGET: &str = "x86_64-unknown-linux-musl";
 
 const TOOLS: [Tool; 8] = [
+    tool(
+        "x86_64-linux-musl-gcc",
+        "musl-tools",
+        "compiles what the static test program needs in C",
+    ),
     tool("qemu-system-x86_64", "qemu-system-x86", "boots the kernels"),
     tool("apt-get", "apt", "fetches the kernels"),
     tool("dpkg", "dpkg", "unpacks the kernels"),
