@@ -32,7 +32,7 @@ use crate::{
 /// The target of files that need no library of the system they run on.
 const TARGET: &str = "x86_64-unknown-linux-musl";
 
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 9] = [
     tool(
         "x86_64-linux-musl-gcc",
         "musl-tools",
