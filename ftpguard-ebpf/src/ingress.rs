@@ -56,14 +56,15 @@ pub(crate) fn judge_segment(segment: &Segment) -> Verdict {
 ///
 /// Only denials are counted: what passes here was counted by an early gate, or came by a way
 /// that has none. A port where nothing listens is left to the kernel, which refuses it.
+/// `INTERFACE`: whether the kernel tells which interface the segment came by.
 #[inline(always)]
-pub(crate) fn judge_lookup(lookup: &Lookup) -> Verdict {
+pub(crate) fn judge_lookup<const INTERFACE: bool>(lookup: &Lookup) -> Verdict {
     let reason = decide(&lookup.ends);
     match reason.verdict() {
         Verdict::Pass => Verdict::Pass,
         Verdict::Deny if matches!(reason, Reason::ClosedPort) => Verdict::Pass,
         // In monitor mode an early gate counted it and let it pass.
-        Verdict::Deny if is_monitor() && !lookup.is_first_gate() => Verdict::Pass,
+        Verdict::Deny if is_monitor() && !lookup.is_first_gate::<INTERFACE>() => Verdict::Pass,
         Verdict::Deny => settle(reason, EventKind::SynDenied, &lookup.ends, 0),
     }
 }

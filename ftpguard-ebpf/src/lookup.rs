@@ -11,11 +11,6 @@ use crate::{maps::GATES, report::Ends};
 const IPPROTO_TCP: u32 = 6;
 const AF_INET: u32 = 2;
 
-/// Whether this kernel tells the interface a segment came by (Linux 5.17); set by the daemon
-/// before this is loaded. Where it is 0 the verifier never looks at the code behind it.
-#[unsafe(no_mangle)]
-static LOOKUP_KNOWS_INTERFACE: u32 = 0;
-
 /// One segment that looks for a listening socket.
 pub(crate) struct Lookup<'a> {
     pub(crate) ends: Ends,
@@ -56,12 +51,11 @@ impl<'a> Lookup<'a> {
         })
     }
 
-    /// Whether no early gate has judged this segment. Where that cannot be told, one has.
+    /// Whether no early gate has judged this segment. Where the kernel does not tell the
+    /// interface (`KNOWN` is false), one has.
     #[inline(always)]
-    pub(crate) fn is_first_gate(&self) -> bool {
-        // SAFETY: a static of a plain type is always valid to read; volatile, because the
-        // daemon changes it before loading.
-        if unsafe { read_volatile(&raw const LOOKUP_KNOWS_INTERFACE) } == 0 {
+    pub(crate) fn is_first_gate<const KNOWN: bool>(&self) -> bool {
+        if !KNOWN {
             return false;
         }
         let interface = self.context.ingress_ifindex;

@@ -59,12 +59,18 @@ use ftpguard_common::{
     verdict::Verdict,
 };
 
+// Of the programs with two variants the daemon loads the one that this kernel takes
+// (`ftpguard/src/kernel/features.rs`).
+
 #[xdp]
 fn guard_ingress(ctx: XdpContext) -> u32 {
-    match ingress::judge(&walk(&XdpFrame(&ctx))) {
-        Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Deny => xdp_action::XDP_DROP,
-    }
+    judge_frame(&ctx)
+}
+
+/// The same for frames of several buffers; the headers are in the first.
+#[xdp(frags)]
+fn guard_ingress_frags(ctx: XdpContext) -> u32 {
+    judge_frame(&ctx)
 }
 
 #[classifier]
@@ -103,14 +109,13 @@ fn guard_and_watch_egress(ctx: TcContext) -> i32 {
 
 #[sk_lookup]
 fn guard_lookup(ctx: SkLookupContext) -> u32 {
-    let Some(lookup) = lookup::Lookup::read(&ctx) else {
-        return sk_action::SK_PASS;
-    };
-    match ingress::judge_lookup(&lookup) {
-        Verdict::Pass => sk_action::SK_PASS,
-        // The kernel answers as if nothing listened.
-        Verdict::Deny => sk_action::SK_DROP,
-    }
+    judge_lookup::<false>(&ctx)
+}
+
+/// The same where the kernel tells which interface a segment came by.
+#[sk_lookup]
+fn guard_lookup_interface(ctx: SkLookupContext) -> u32 {
+    judge_lookup::<true>(&ctx)
 }
 
 #[cgroup_sock_addr(connect4)]
@@ -150,6 +155,26 @@ fn task_exit(_ctx: TracePointContext) -> u32 {
 /// Other tools' programs on the same hook still run, then the kernel's own path: TC_ACT_UNSPEC
 /// is TCX_NEXT to tcx.
 const NEXT_PROGRAM: i32 = TC_ACT_UNSPEC;
+
+#[inline(always)]
+fn judge_frame(ctx: &XdpContext) -> u32 {
+    match ingress::judge(&walk(&XdpFrame(ctx))) {
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Deny => xdp_action::XDP_DROP,
+    }
+}
+
+#[inline(always)]
+fn judge_lookup<const INTERFACE: bool>(ctx: &SkLookupContext) -> u32 {
+    let Some(lookup) = lookup::Lookup::read(ctx) else {
+        return sk_action::SK_PASS;
+    };
+    match ingress::judge_lookup::<INTERFACE>(&lookup) {
+        Verdict::Pass => sk_action::SK_PASS,
+        // The kernel answers as if nothing listened.
+        Verdict::Deny => sk_action::SK_DROP,
+    }
+}
 
 const fn action(verdict: Verdict) -> i32 {
     match verdict {

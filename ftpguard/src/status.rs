@@ -33,6 +33,9 @@ pub struct Status {
     pub control_ports: Vec<u16>,
     /// The declared passive range.
     pub passive_ports: Option<String>,
+    /// Features that this kernel lacks, and what the guard does without.
+    #[serde(default)]
+    pub degraded: Vec<String>,
     /// What sits on each interface.
     pub interfaces: Vec<Hooks>,
     /// How many control connections are open.
@@ -169,6 +172,9 @@ impl Status {
         field("tracking", &self.tracking);
         field("active mode", &self.active);
         field("kernel", &self.kernel);
+        for (place, lack) in self.degraded.iter().enumerate() {
+            field(if place == 0 { "without" } else { "" }, lack);
+        }
         for (place, hooks) in self.interfaces.iter().enumerate() {
             let name = if place == 0 { "interfaces" } else { "" };
             field(
@@ -352,6 +358,7 @@ mod tests {
             tracking: "socket".to_owned(),
             active: "client".to_owned(),
             kernel: "6.18.44".to_owned(),
+            degraded: vec!["xdp.frags: TC where the MTU is large".to_owned()],
             uptime: 3_725,
             cgroup: "/sys/fs/cgroup".to_owned(),
             control_ports: vec![21, 990],
@@ -391,6 +398,7 @@ ftpguard 0.1.0, pid 4242, up for 1 h 2 min
   tracking       socket
   active mode    client
   kernel         6.18.44
+  without        xdp.frags: TC where the MTU is large
   interfaces     eth0: ingress xdp-native, egress tcx
                  wg0: ingress tc, egress tcx
   last gate      sk_lookup, for every interface

@@ -66,6 +66,10 @@ pub enum Feature {
     Tcx,
     /// The kernel tells how many instructions the verifier walked (Linux 5.16).
     InstructionCount,
+    /// XDP programs take frames of several buffers (Linux 5.18).
+    XdpFragments,
+    /// Socket lookup programs see the interface (Linux 5.17).
+    LookupInterface,
 }
 
 impl Feature {
@@ -75,6 +79,8 @@ impl Feature {
         match self {
             Self::Tcx => "tcx",
             Self::InstructionCount => "instruction count",
+            Self::XdpFragments => "xdp.frags",
+            Self::LookupInterface => "sk_lookup interface",
         }
     }
 }

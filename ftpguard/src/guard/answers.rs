@@ -72,6 +72,12 @@ impl Guard {
             tracking: self.args.tracking.label().to_owned(),
             active: self.args.active.label().to_owned(),
             kernel: self.host.release.clone(),
+            degraded: self
+                .kernel
+                .features()
+                .missing()
+                .map(|feature| format!("{}: {}", feature.label(), feature.without()))
+                .collect(),
             uptime: self.ready_at.elapsed().as_secs(),
             cgroup: self.host.cgroup.display().to_string(),
             control_ports: self.args.control_ports.clone(),

@@ -5,14 +5,14 @@ use std::{fs::File, io};
 use aya::{
     Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSockAddr, Program, ProgramError, SchedClassifier, SkLookup,
-        TcAttachType, TracePoint, Xdp, XdpMode, tc,
+        CgroupAttachMode, CgroupSockAddr, LinkOrder, Program, ProgramError, SchedClassifier,
+        SkLookup, TcAttachType, TracePoint, Xdp, XdpMode, tc,
+        tc::{NlOptions, TcAttachOptions},
     },
     sys::SyscallError,
-    util::KernelVersion,
 };
 
-use super::{Kernel, driver::has_device, error::KernelError};
+use super::{Kernel, driver::has_device, error::KernelError, features::tc_hook};
 
 /// How the operator wants the ingress guard attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Kernel {
         const PROGRAM: &str = "guard_lookup";
         let namespace =
             File::open("/proc/thread-self/ns/net").map_err(KernelError::NetworkNamespace)?;
-        let gate: &mut SkLookup = find(&mut self.ebpf, PROGRAM)?;
+        let gate: &mut SkLookup = find(&mut self.ebpf, self.features.variant(PROGRAM))?;
         gate.attach(&namespace).map_err(refused(PROGRAM))?;
         Ok(())
     }
@@ -141,8 +141,13 @@ impl Kernel {
             IngressHook::XdpNative | IngressHook::XdpGeneric => "watch_ingress",
             IngressHook::Tc => "guard_and_watch_ingress",
         };
-        self.attach_tc(watcher, interface, TcAttachType::Ingress)?;
-        self.attach_tc("guard_and_watch_egress", interface, TcAttachType::Egress)?;
+        self.attach_tc(watcher, interface, TcAttachType::Ingress, egress)?;
+        self.attach_tc(
+            "guard_and_watch_egress",
+            interface,
+            TcAttachType::Egress,
+            egress,
+        )?;
         self.maps.gates.insert(index, 1, 0)?;
         Ok(Attached {
             interface: interface.to_owned(),
@@ -179,7 +184,7 @@ impl Kernel {
 
     fn attach_xdp(&mut self, interface: &str, mode: XdpMode) -> Result<(), KernelError> {
         const PROGRAM: &str = "guard_ingress";
-        let program: &mut Xdp = find(&mut self.ebpf, PROGRAM)?;
+        let program: &mut Xdp = find(&mut self.ebpf, self.features.variant(PROGRAM))?;
         let Err(error) = program.attach(interface, mode) else {
             return Ok(());
         };
@@ -198,10 +203,15 @@ impl Kernel {
         program: &'static str,
         interface: &str,
         direction: TcAttachType,
+        hook: EgressHook,
     ) -> Result<(), KernelError> {
+        let options = match hook {
+            EgressHook::Tcx => TcAttachOptions::TcxOrder(LinkOrder::default()),
+            EgressHook::Clsact => TcAttachOptions::Netlink(NlOptions::default()),
+        };
         let classifier: &mut SchedClassifier = find(&mut self.ebpf, program)?;
         classifier
-            .attach(interface, direction)
+            .attach_with_options(interface, direction, options)
             .map_err(refused(program))?;
         Ok(())
     }
@@ -224,7 +234,7 @@ pub fn interface_names() -> Vec<String> {
 
 /// Adds the clsact qdisc where the kernel has no tcx.
 fn prepare_tc(interface: &str) -> Result<EgressHook, KernelError> {
-    if KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0)) {
+    if tc_hook(interface) == EgressHook::Tcx {
         return Ok(EgressHook::Tcx);
     }
     match tc::qdisc_add_clsact(interface) {

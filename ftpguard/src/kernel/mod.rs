@@ -7,6 +7,7 @@
 mod attach;
 mod driver;
 mod error;
+mod features;
 mod maps;
 mod offsets;
 mod ring;
@@ -17,7 +18,6 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{CgroupArray, MapData, RingBuf, lpm_trie::Key},
     programs::{Program, ProgramError, TestRun as _, TestRunOptions, TestRunResult},
-    util::KernelVersion,
 };
 use ftpguard_common::{
     abi::{EXCEPTION_PORT_BITS, Exception, Policy, port_word},
@@ -27,6 +27,7 @@ use ftpguard_common::{
 pub use self::{
     attach::{Attached, EgressHook, IngressHook, XdpChoice, interface_names},
     error::KernelError,
+    features::{Feature, Features},
     maps::{CpuCounters, Maps},
     offsets::{find_tracefs, read_offsets},
     ring::Ring,
@@ -65,6 +66,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     /// Typed handles to the maps.
     pub maps: Maps,
+    features: Features,
     cgroup: File,
 }
 
@@ -75,7 +77,6 @@ impl Kernel {
         let offsets = read_offsets(&find_tracefs()?)?;
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &offsets, true)
-            .override_global("LOOKUP_KNOWS_INTERFACE", &lookup_knows_interface(), true)
             .load(OBJECT)
             .map_err(KernelError::Load)?;
         let mut maps = Maps::take(&mut ebpf)?;
@@ -88,13 +89,19 @@ impl Kernel {
         let mut scope = CgroupArray::try_from(take(&mut ebpf, "CGROUP")?)?;
         scope.set(0, cgroup.as_raw_fd(), 0)?;
 
-        for (name, program) in ebpf.programs_mut() {
-            load_program(program).map_err(|source| KernelError::Program {
-                name: name.to_owned(),
-                source: Box::new(source),
-            })?;
-        }
-        Ok(Self { ebpf, maps, cgroup })
+        let features = Features::load(&mut ebpf)?;
+        Ok(Self {
+            ebpf,
+            maps,
+            features,
+            cgroup,
+        })
+    }
+
+    /// What this kernel has of what kernels differ in.
+    #[must_use]
+    pub fn features(&self) -> &Features {
+        &self.features
     }
 
     /// The ring buffer of [`ftpguard_common::event::Event`]s. Can be taken once.
@@ -108,17 +115,15 @@ impl Kernel {
         Ok(RingBuf::try_from(take(&mut self.ebpf, "CONTROL")?)?)
     }
 
-    /// How many instructions the verifier walked for each program; `None` before Linux 5.16.
+    /// How many instructions the verifier walked for each loaded program; `None` before Linux
+    /// 5.16.
     #[must_use]
     pub fn verified_instructions(&self) -> Vec<(String, Option<u32>)> {
         self.ebpf
             .programs()
-            .map(|(name, program)| {
-                let count = program
-                    .info()
-                    .ok()
-                    .and_then(|info| info.verified_instruction_count());
-                (name.to_owned(), count)
+            .filter_map(|(name, program)| {
+                let info = program.info().ok()?;
+                Some((name.to_owned(), info.verified_instruction_count()))
             })
             .collect()
     }
@@ -136,7 +141,7 @@ impl Kernel {
             repeat,
             ..TestRunOptions::new()
         };
-        let result = match self.ebpf.program(program) {
+        let result = match self.ebpf.program(self.features.variant(program)) {
             Some(Program::Xdp(program)) => program.test_run(options),
             Some(Program::SchedClassifier(program)) => program.test_run(options),
             _ => return Err(KernelError::Missing(program.to_owned())),
@@ -146,13 +151,6 @@ impl Kernel {
             source: Box::new(source),
         })
     }
-}
-
-/// Whether `struct bpf_sk_lookup` tells the interface: since Linux 5.17 (commit f89315650ba3).
-fn lookup_knows_interface() -> u32 {
-    KernelVersion::current()
-        .is_ok_and(|kernel| kernel >= KernelVersion::new(5, 17, 0))
-        .into()
 }
 
 /// The kernel side as built by `build.rs`.

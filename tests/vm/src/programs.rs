@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use ftpguard::{
-    kernel::{Attached, EgressHook, IngressHook, Kernel, Settings, XdpChoice},
+    kernel::{self, Attached, EgressHook, IngressHook, Kernel, Settings, XdpChoice},
     preflight,
 };
 use ftpguard_common::abi::{Active, Mode, Policy, Tracking};
@@ -43,6 +43,12 @@ pub(crate) fn check() -> Result<()> {
         Report::Program { name, instructions }.print();
     }
     feature(Feature::InstructionCount, counted);
+    let used = |feature| kernel.features().has(feature);
+    feature(Feature::XdpFragments, used(kernel::Feature::XdpFragments));
+    feature(
+        Feature::LookupInterface,
+        used(kernel::Feature::LookupInterface),
+    );
 
     test("the observer's tracepoints are attached", || {
         kernel.attach_observer().context("attaching")

@@ -25,7 +25,12 @@ pub(crate) const KERNELS: [Entry; 5] = [
         name: "5.10",
         suite: "bullseye",
         packages: &[Pattern("linux-image-5.10.", "-cloud-amd64-unsigned")],
-        degraded: &[Feature::Tcx, Feature::InstructionCount],
+        degraded: &[
+            Feature::Tcx,
+            Feature::InstructionCount,
+            Feature::XdpFragments,
+            Feature::LookupInterface,
+        ],
     },
     Entry {
         name: "6.1",
