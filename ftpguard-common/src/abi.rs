@@ -368,57 +368,34 @@ pub enum Active {
     Off = 2,
 }
 
-/// Where the kernel side finds the fields of its tracepoint records, in bytes from the start.
+/// Where the kernel side finds fields of the kernel's own structures, in bytes from the start.
 ///
-/// They differ between kernels; the daemon reads them from tracefs (`events/*/*/format`) and
-/// hands them over as a global before the programs are loaded.
+/// They differ between kernels; the daemon reads them from the kernel's type information (BTF)
+/// and hands them over as a global before the programs are loaded.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct TracepointOffsets {
-    /// `sock/inet_sock_set_state`.
-    pub state: StateOffsets,
-    /// `tcp/tcp_rcv_space_adjust`.
-    pub read: ReadOffsets,
-    /// `task/task_newtask`, field `pid`.
-    pub new_task_pid: u32,
-    /// `task/task_newtask`, field `clone_flags`.
-    pub new_task_flags: u32,
-}
-
-/// Fields of `sock/inet_sock_set_state`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct StateOffsets {
-    /// `skaddr`, a pointer, used as a name only.
-    pub socket: u32,
-    /// `oldstate`, an `int`.
-    pub old_state: u32,
-    /// `newstate`, an `int`.
-    pub new_state: u32,
-    /// `sport`, a `u16` in host order.
-    pub source_port: u32,
-    /// `dport`, a `u16` in host order.
-    pub destination_port: u32,
-    /// `protocol`, a `u16`.
+pub struct KernelOffsets {
+    /// `struct sock`: `skc_family`, a `u16`.
+    pub family: u32,
+    /// `struct sock`: `sk_protocol`, a `u16`.
     pub protocol: u32,
-    /// `saddr_v6`, 16 bytes in wire order, IPv4 mapped.
-    pub source: u32,
-    /// `daddr_v6`, 16 bytes in wire order, IPv4 mapped.
-    pub destination: u32,
-}
-
-/// Fields of `tcp/tcp_rcv_space_adjust`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct ReadOffsets {
-    /// `sport`, a `u16` in host order.
+    /// `struct inet_sock`: `inet_sport`, in wire order. Unlike `skc_num` it is still there when
+    /// the socket has given its port back.
     pub source_port: u32,
-    /// `dport`, a `u16` in host order.
+    /// `struct sock`: `skc_dport`, in wire order.
     pub destination_port: u32,
-    /// `saddr_v6`, 16 bytes in wire order, IPv4 mapped.
-    pub source: u32,
-    /// `daddr_v6`, 16 bytes in wire order, IPv4 mapped.
-    pub destination: u32,
+    /// `struct inet_sock`: `inet_saddr`, an IPv4 address in wire order.
+    pub source_v4: u32,
+    /// `struct sock`: `skc_daddr`, an IPv4 address in wire order.
+    pub destination_v4: u32,
+    /// `struct sock`: `skc_v6_rcv_saddr`, 16 bytes in wire order. Unused without IPv6.
+    pub source_v6: u32,
+    /// `struct sock`: `skc_v6_daddr`, 16 bytes in wire order. Unused without IPv6.
+    pub destination_v6: u32,
+    /// `struct task_struct`: `pid`, an `int`.
+    pub task_pid: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 const _: () = {
@@ -435,7 +412,7 @@ const _: () = {
     assert!(size_of::<Exception>() == 20);
     assert!(size_of::<Barred>() == 20);
     assert!(size_of::<Policy>() == 32);
-    assert!(size_of::<TracepointOffsets>() == 56);
+    assert!(size_of::<KernelOffsets>() == 40);
     // A per-CPU array of counters stays within one page for each CPU.
     assert!(COUNTER_COUNT <= 512);
 };

@@ -2,8 +2,8 @@
 
 use crate::{
     abi::{
-        Advice, Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process,
-        Serving, Session, SessionKey, TracepointOffsets,
+        Advice, Barred, Endpoint, Exception, KernelOffsets, Listener, Peer, Pinhole, PinholeKey,
+        Policy, Process, Serving, Session, SessionKey,
     },
     net::Address,
 };
@@ -36,5 +36,5 @@ pod!(
     Serving,
     Session,
     SessionKey,
-    TracepointOffsets,
+    KernelOffsets,
 );

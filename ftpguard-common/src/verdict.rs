@@ -166,7 +166,7 @@ incidents! {
     /// A socket of a guarded ftpd reached SYN-SENT although its connect() is refused.
     HookMissed: "hook-missed", "connect() that missed the hook";
     /// A tracepoint record could not be read.
-    TracepointUnread: "tracepoint-unread", "tracepoint record that could not be read";
+    SocketUnread: "socket-unread", "socket or task of the kernel that could not be read";
 }
 
 /// How many counters there are: one for each reason, then one for each incident.

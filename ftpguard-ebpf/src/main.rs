@@ -50,8 +50,8 @@ use access::{XdpFrame, walk_tc};
 use aya_ebpf::{
     bindings::sk_action,
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
-    macros::{cgroup_sock_addr, classifier, sk_lookup, tracepoint, xdp},
-    programs::{SkLookupContext, SockAddrContext, TcContext, TracePointContext, XdpContext},
+    macros::{cgroup_sock_addr, classifier, raw_tracepoint, sk_lookup, xdp},
+    programs::{RawTracePointContext, SkLookupContext, SockAddrContext, TcContext, XdpContext},
 };
 use ftpguard_common::{
     event::Direction,
@@ -128,26 +128,32 @@ fn guard_connect6(ctx: SockAddrContext) -> i32 {
     may_connect(connect::judge_v6(&ctx))
 }
 
-#[tracepoint]
-fn socket_state(ctx: TracePointContext) -> u32 {
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn socket_called(ctx: RawTracePointContext) -> i32 {
+    let _ = observer::state::called(&ctx);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn socket_state(ctx: RawTracePointContext) -> i32 {
     let _ = observer::state::changed(&ctx);
     0
 }
 
-#[tracepoint]
-fn control_read(ctx: TracePointContext) -> u32 {
+#[raw_tracepoint(tracepoint = "tcp_rcv_space_adjust")]
+fn control_read(ctx: RawTracePointContext) -> i32 {
     let _ = observer::process::control_read(&ctx);
     0
 }
 
-#[tracepoint]
-fn task_new(ctx: TracePointContext) -> u32 {
+#[raw_tracepoint(tracepoint = "task_newtask")]
+fn task_new(ctx: RawTracePointContext) -> i32 {
     let _ = observer::process::forked(&ctx);
     0
 }
 
-#[tracepoint]
-fn task_exit(_ctx: TracePointContext) -> u32 {
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn task_exit(_ctx: RawTracePointContext) -> i32 {
     observer::process::exited();
     0
 }

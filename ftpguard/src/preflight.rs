@@ -16,7 +16,7 @@ use nix::{
 };
 use procfs::{process::Process, sys::kernel::Version};
 
-use crate::kernel::{find_tracefs, interface_names};
+use crate::kernel::interface_names;
 
 /// What the checks found out.
 #[derive(Clone, Debug)]
@@ -37,7 +37,6 @@ pub fn check(interfaces: &[String], cgroup: Option<&Path>) -> Result<Host> {
     let interfaces = choose_interfaces(interfaces, &interface_names())?;
     let release = check_kernel()?;
     check_capabilities()?;
-    mount_tracefs()?;
     mount_bpffs();
     let cgroup = match cgroup {
         Some(folder) => check_cgroup(folder)?,
@@ -149,15 +148,6 @@ fn missing_capabilities(effective: u64) -> Vec<&'static str> {
 
 fn has(effective: u64, (number, _): (u8, &str)) -> bool {
     effective & (1 << number) != 0
-}
-
-fn mount_tracefs() -> Result<()> {
-    if find_tracefs().is_ok() {
-        return Ok(());
-    }
-    mount_special("tracefs", Path::new("/sys/kernel/tracing"))?;
-    find_tracefs()?;
-    Ok(())
 }
 
 /// Nothing is pinned, so a bpffs that cannot be mounted is no reason to stop.

@@ -1,11 +1,24 @@
-//! Other network namespaces on the same host, with ftpds that are not ours.
+//! What else runs on the same host: ftpds in other network namespaces, other users of BPF.
+
+use std::{process::Command, time::Duration};
 
 use ftpguard_tests::{
+    Family,
     ftpd::{Kind, Settings},
+    measure,
+    process::Process,
+    sandbox::INTERFACE,
     scenario::{Scene, Winner},
 };
 
 use crate::help::{guard, play, stage};
+
+/// Lets every processor handle packets of an interface (receive packet steering).
+const STEER: &str = r"mount -t sysfs sysfs /sys
+printf %x $(((1 << $(nproc)) - 1)) > /sys/class/net/$1/queues/rx-0/rps_cpus";
+
+/// Reads a BPF map of its own, over and over.
+const BPF_USER: &str = include_str!("bpf_user.py");
 
 /// Tracepoints see every network namespace. An ftpd in another one listens on the same wildcard
 /// address and port; when it ends, ours is still there.
@@ -19,4 +32,52 @@ fn an_ftpd_elsewhere_that_ends_takes_nothing_from_ours() {
     drop(theirs);
     play(&ours, Scene::Passive, Winner::Honest, Some(&guard));
     play(&ours, Scene::Active, Winner::Honest, Some(&guard));
+}
+
+/// A processor that is busy with a system call on any BPF map skips programs on ordinary
+/// tracepoints. The guard sees every listen() and every handshake all the same (rules K2, K6).
+#[test]
+fn other_software_that_uses_bpf_hides_nothing() {
+    const TRANSFERS: usize = 300;
+    const SECONDS: &str = "60";
+    let stage = stage(Settings::of(Kind::Vsftpd));
+    let guard = guard(&stage);
+    let processors = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).expect("mask");
+    // Packets that arrive are handled on the other processor, in the middle of whatever it does.
+    let mut steer = Command::new("unshare");
+    steer.args(["--mount", "sh", "-c", STEER, "sh", INTERFACE]);
+    let steered = stage
+        .sandbox
+        .server()
+        .run(&mut steer, Duration::from_secs(5));
+    steered
+        .and_then(|done| done.success("steering"))
+        .expect("packets are steered");
+    let _readers: Vec<Process> = (0..nix::sched::CpuSet::count())
+        .filter(|processor| processors.is_set(*processor).unwrap_or_default())
+        .map(|processor| {
+            let mut reader = Command::new("/usr/bin/python3");
+            reader.args(["-c", BPF_USER, &processor.to_string(), SECONDS]);
+            let mut reader = Process::spawn(&mut reader).expect("another user of BPF");
+            reader
+                .wait_for_line("its start", Duration::from_secs(10), |line| {
+                    line == "reading"
+                })
+                .expect("it reads");
+            reader
+        })
+        .collect();
+    let sequence = measure::passive(&stage, Family::V4, TRANSFERS, Duration::from_secs(50))
+        .expect("sequential transfers");
+    assert_eq!((sequence.times.len(), sequence.lost), (TRANSFERS, 0));
+    let used = || {
+        let events = guard.events();
+        events
+            .iter()
+            .filter(|event| event["event"] == "pinhole-used")
+            .count()
+    };
+    let _ = guard.wait_for_event("the last transfer", |_| used() >= TRANSFERS);
+    assert_eq!(used(), TRANSFERS, "handshakes seen");
+    assert_eq!(guard.status().expect("status")["pinholes"], 0);
 }

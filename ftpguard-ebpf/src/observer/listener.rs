@@ -1,6 +1,6 @@
 //! Listening sockets, and the pinholes that are made inside listen() (rule K2).
 
-use aya_ebpf::programs::TracePointContext;
+use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
 use ftpguard_common::{
     abi::{
@@ -24,7 +24,7 @@ use crate::{
 /// A socket begins to listen. Runs inside listen(), before it returns to the ftpd.
 #[inline(always)]
 pub(crate) fn opened(
-    ctx: &TracePointContext,
+    ctx: &RawTracePointContext,
     address: Address,
     port: Port,
     socket: u64,

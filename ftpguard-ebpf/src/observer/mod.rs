@@ -3,6 +3,10 @@
 //! Tracepoints tell it when sockets change state, when a control connection is read, when
 //! processes come and go. It is the authority on pinholes wherever it can name the session
 //! (rule P1).
+//!
+//! They are raw tracepoints. A program on an ordinary one is left out whenever its processor is
+//! in the middle of anything else that has to do with BPF and tracing, even another program's
+//! system call on a map (`trace_call_bpf()`): a listen() would go unseen.
 
 pub(crate) mod attribution;
 pub(crate) mod listener;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     helpers::{bpf_current_task_under_cgroup, bpf_get_current_pid_tgid},
-    programs::TracePointContext,
+    programs::RawTracePointContext,
 };
 use ftpguard_common::{
     abi::{Process, SessionKey, port_word, process_flags},
@@ -11,7 +11,10 @@ use ftpguard_common::{
     verdict::Incident,
 };
 
-use super::{record, serving, session};
+use super::{
+    record::{Sock, task_pid},
+    serving, session,
+};
 use crate::{
     maps::{CGROUP, PARENTS, PORTS, PROCESSES, SESSIONS},
     report::{emit_urgent, note, now, session_event},
@@ -69,14 +72,14 @@ pub(crate) fn opened_control_port(port: Port) {
 /// A process was forked: a child of a guarded process is guarded. Of others it is noted who
 /// forked them.
 #[inline(always)]
-pub(crate) fn forked(ctx: &TracePointContext) -> Option<()> {
+pub(crate) fn forked(ctx: &RawTracePointContext) -> Option<()> {
     let parent_tgid = current_tgid();
-    let offsets = record::offsets();
-    let flags: u64 = record::field(ctx, offsets.new_task_flags)?;
+    // The second argument of task_newtask.
+    let flags: u64 = ctx.arg(1);
     if flags & CLONE_THREAD != 0 {
         return None;
     }
-    let child: u32 = record::field(ctx, offsets.new_task_pid)?;
+    let child = task_pid(ctx)?;
     // SAFETY: read at once.
     let Some(parent) = (unsafe { PROCESSES.get(&parent_tgid) }) else {
         // What the service manager itself starts is no session yet.
@@ -122,17 +125,17 @@ pub(crate) fn exited() {
 
 /// The current thread read a control connection.
 #[inline(always)]
-pub(crate) fn control_read(ctx: &TracePointContext) -> Option<()> {
-    let offsets = record::offsets().read;
-    let server_port = record::port(ctx, offsets.source_port)?;
+pub(crate) fn control_read(ctx: &RawTracePointContext) -> Option<()> {
+    let socket = Sock::of(ctx);
+    let server_port = socket.local_port()?;
     let word = *PORTS.get(u32::from(server_port.number()))?;
     if word & port_word::CONTROL == 0 {
         return None;
     }
     let key = SessionKey {
-        client: record::address(ctx, offsets.destination)?,
-        server: record::address(ctx, offsets.source)?,
-        client_port: record::port(ctx, offsets.destination_port)?,
+        client: socket.remote()?,
+        server: socket.local()?,
+        client_port: socket.remote_port()?,
         server_port,
     };
     // SAFETY: one field is read once.

@@ -1,13 +1,13 @@
 //! One change of a TCP socket's state (`inet_sk_state_store()`, `tcp_set_state()`).
 
-use aya_ebpf::programs::TracePointContext;
+use aya_ebpf::programs::RawTracePointContext;
 use ftpguard_common::{
     abi::{Barred, PinholeKey, SessionKey, port_word},
     net::{Address, Port},
     verdict::{Incident, Verdict},
 };
 
-use super::{listener, record, session};
+use super::{listener, record::Sock, session};
 use crate::{
     connect,
     maps::{BARRED, PORTS},
@@ -35,39 +35,74 @@ struct Socket {
     remote_port: Port,
 }
 
-/// A TCP socket changed its state.
+/// The tracepoint's second and third arguments: the states before and after.
 #[inline(always)]
-pub(crate) fn changed(ctx: &TracePointContext) -> Option<()> {
-    let offsets = record::offsets().state;
-    let old: i32 = record::field(ctx, offsets.old_state)?;
-    let new: i32 = record::field(ctx, offsets.new_state)?;
-    if record::field::<u16>(ctx, offsets.protocol)? != IPPROTO_TCP {
+fn states(ctx: &RawTracePointContext) -> (i32, i32) {
+    (ctx.arg(1), ctx.arg(2))
+}
+
+#[inline(always)]
+fn is_tcp(socket: Sock) -> bool {
+    socket.protocol() == Some(IPPROTO_TCP)
+}
+
+/// A TCP socket changed its state because its process asked for it: listen(), connect(), and the
+/// end of a listener.
+///
+/// These have a program of their own. The kernel does not run a program that it has interrupted
+/// on the same processor, and packets that arrive meanwhile change sockets too.
+#[inline(always)]
+pub(crate) fn called(ctx: &RawTracePointContext) -> Option<()> {
+    let change = states(ctx);
+    if !matches!(
+        change,
+        (tcp::CLOSE, tcp::LISTEN | tcp::SYN_SENT) | (tcp::LISTEN, tcp::CLOSE)
+    ) {
         return None;
     }
-    match (old, new) {
+    let socket = Sock::of(ctx);
+    if !is_tcp(socket) {
+        return None;
+    }
+    match change {
         (tcp::CLOSE, tcp::LISTEN) => {
-            let (local, local_port) = local_end(ctx)?;
-            listener::opened(ctx, local, local_port, socket_name(ctx)?)
+            listener::opened(ctx, socket.local()?, socket.local_port()?, socket.name())
         }
-        (tcp::LISTEN, tcp::CLOSE) => {
-            let (local, local_port) = local_end(ctx)?;
-            listener::closed(local, local_port, socket_name(ctx)?)
-        }
-        (tcp::SYN_RECV, tcp::ESTABLISHED) => handshake_completed(ctx),
-        (tcp::CLOSE, tcp::SYN_SENT) => connecting(&both_ends(ctx)?),
-        (_, tcp::FIN_WAIT1 | tcp::LAST_ACK | tcp::CLOSE) => closing(ctx),
-        _ => None,
+        (tcp::LISTEN, _) => listener::closed(socket.local()?, socket.local_port()?, socket.name()),
+        _ => connecting(&both_ends(socket)?),
+    }
+}
+
+/// A connection changed its state, mostly because a packet arrived.
+#[inline(always)]
+pub(crate) fn changed(ctx: &RawTracePointContext) -> Option<()> {
+    let change = states(ctx);
+    if !matches!(
+        change,
+        (tcp::SYN_RECV, tcp::ESTABLISHED) | (_, tcp::FIN_WAIT1 | tcp::LAST_ACK | tcp::CLOSE)
+    ) || change.0 == tcp::LISTEN
+    {
+        return None;
+    }
+    let socket = Sock::of(ctx);
+    if !is_tcp(socket) {
+        return None;
+    }
+    if change.1 == tcp::ESTABLISHED {
+        handshake_completed(socket)
+    } else {
+        closing(socket)
     }
 }
 
 /// An accepted connection is established. Runs in softirq.
 #[inline(always)]
-fn handshake_completed(ctx: &TracePointContext) -> Option<()> {
-    let word = local_word(ctx)?;
+fn handshake_completed(socket: Sock) -> Option<()> {
+    let word = local_word(socket)?;
     if word & (port_word::CONTROL | port_word::GUARDED) == 0 {
         return None;
     }
-    let socket = both_ends(ctx)?;
+    let socket = both_ends(socket)?;
     if word & port_word::CONTROL != 0 {
         session::opened(&socket.session());
         return None;
@@ -103,44 +138,26 @@ fn connecting(socket: &Socket) -> Option<()> {
 
 /// The host's side of a connection is closing.
 #[inline(always)]
-fn closing(ctx: &TracePointContext) -> Option<()> {
-    if local_word(ctx)? & port_word::CONTROL != 0 {
-        session::closed(&both_ends(ctx)?.session());
+fn closing(socket: Sock) -> Option<()> {
+    if local_word(socket)? & port_word::CONTROL != 0 {
+        session::closed(&both_ends(socket)?.session());
     }
     None
 }
 
-/// The kernel's name for the socket.
-#[inline(always)]
-fn socket_name(ctx: &TracePointContext) -> Option<u64> {
-    record::field(ctx, record::offsets().state.socket)
-}
-
 /// The word of the socket's local port.
 #[inline(always)]
-fn local_word(ctx: &TracePointContext) -> Option<u64> {
-    let port = record::port(ctx, record::offsets().state.source_port)?;
-    PORTS.get(u32::from(port.number())).copied()
+fn local_word(socket: Sock) -> Option<u64> {
+    PORTS.get(u32::from(socket.local_port()?.number())).copied()
 }
 
 #[inline(always)]
-fn local_end(ctx: &TracePointContext) -> Option<(Address, Port)> {
-    let offsets = record::offsets().state;
-    Some((
-        record::address(ctx, offsets.source)?,
-        record::port(ctx, offsets.source_port)?,
-    ))
-}
-
-#[inline(always)]
-fn both_ends(ctx: &TracePointContext) -> Option<Socket> {
-    let offsets = record::offsets().state;
-    let (local, local_port) = local_end(ctx)?;
+fn both_ends(socket: Sock) -> Option<Socket> {
     Some(Socket {
-        local,
-        local_port,
-        remote: record::address(ctx, offsets.destination)?,
-        remote_port: record::port(ctx, offsets.destination_port)?,
+        local: socket.local()?,
+        local_port: socket.local_port()?,
+        remote: socket.remote()?,
+        remote_port: socket.remote_port()?,
     })
 }
 

@@ -5,8 +5,8 @@ use std::{fs::File, io};
 use aya::{
     Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSockAddr, LinkOrder, Program, ProgramError, SchedClassifier,
-        SkLookup, TcAttachType, TracePoint, Xdp, XdpMode, tc,
+        CgroupAttachMode, CgroupSockAddr, LinkOrder, Program, ProgramError, RawTracePoint,
+        SchedClassifier, SkLookup, TcAttachType, Xdp, XdpMode, tc,
         tc::{NlOptions, TcAttachOptions},
     },
     sys::SyscallError,
@@ -86,16 +86,15 @@ impl Kernel {
     /// Attaches the socket observer's tracepoints. From now on sessions, processes, listeners
     /// and pinholes are tracked.
     pub fn attach_observer(&mut self) -> Result<(), KernelError> {
-        for (program, category, event) in [
-            ("task_new", "task", "task_newtask"),
-            ("task_exit", "sched", "sched_process_exit"),
-            ("control_read", "tcp", "tcp_rcv_space_adjust"),
-            ("socket_state", "sock", "inet_sock_set_state"),
+        for (program, event) in [
+            ("task_new", "task_newtask"),
+            ("task_exit", "sched_process_exit"),
+            ("control_read", "tcp_rcv_space_adjust"),
+            ("socket_state", "inet_sock_set_state"),
+            ("socket_called", "inet_sock_set_state"),
         ] {
-            let tracepoint: &mut TracePoint = find(&mut self.ebpf, program)?;
-            tracepoint
-                .attach(category, event)
-                .map_err(refused(program))?;
+            let tracepoint: &mut RawTracePoint = find(&mut self.ebpf, program)?;
+            tracepoint.attach(event).map_err(refused(program))?;
         }
         Ok(())
     }

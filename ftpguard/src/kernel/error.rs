@@ -20,12 +20,8 @@ pub enum KernelError {
         /// What the kernel said; holds the verifier's log where it spoke.
         source: Box<ProgramError>,
     },
-    /// tracefs is not mounted at any of the usual places.
-    NoTracefs,
-    /// A tracepoint's format could not be read, or lacks a field.
-    Tracepoint {
-        /// `category/name`.
-        name: String,
+    /// The kernel's type information could not be read, or lacks something.
+    Types {
         /// What is wrong with it.
         what: String,
     },
@@ -56,10 +52,10 @@ impl fmt::Display for KernelError {
             Self::Missing(name) => write!(f, "the embedded kernel object has no {name:?}"),
             Self::Map(_) => f.write_str("a BPF map could not be read or written"),
             Self::Program { name, .. } => write!(f, "the kernel refused the program {name}"),
-            Self::NoTracefs => f.write_str(
-                "tracefs is not mounted; mount it: mount -t tracefs tracefs /sys/kernel/tracing",
+            Self::Types { what } => write!(
+                f,
+                "{what}; ftpguard needs a kernel that shows its types (CONFIG_DEBUG_INFO_BTF=y)"
             ),
-            Self::Tracepoint { name, what } => write!(f, "tracepoint {name}: {what}"),
             Self::Cgroup { path, .. } => write!(
                 f,
                 "cgroup v2 folder {} cannot be opened; name another with --cgroup",
@@ -93,8 +89,7 @@ impl Error for KernelError {
             Self::Program { source, .. } => Some(source),
             Self::Cgroup { source, .. } | Self::NetworkNamespace(source) => Some(source),
             Self::Missing(_)
-            | Self::NoTracefs
-            | Self::Tracepoint { .. }
+            | Self::Types { .. }
             | Self::NoInterface(_)
             | Self::HookTaken { .. }
             | Self::NoNativeXdp(_) => None,

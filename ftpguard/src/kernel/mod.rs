@@ -24,12 +24,12 @@ use ftpguard_common::{
     net::{Address, Port},
 };
 
+use self::offsets::read_offsets;
 pub use self::{
     attach::{Attached, EgressHook, IngressHook, XdpChoice, interface_names},
     error::KernelError,
     features::{Feature, Features},
     maps::{CpuCounters, Maps},
-    offsets::{find_tracefs, read_offsets},
     ring::Ring,
 };
 
@@ -74,7 +74,7 @@ impl Kernel {
     /// Loads every program and fills the maps that must be complete before anything is
     /// attached. Nothing is attached yet.
     pub fn load(settings: &Settings) -> Result<Self, KernelError> {
-        let offsets = read_offsets(&find_tracefs()?)?;
+        let offsets = read_offsets()?;
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &offsets, true)
             .load(OBJECT)
@@ -169,7 +169,7 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::Xdp(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
-        Program::TracePoint(program) => program.load(),
+        Program::RawTracePoint(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
         Program::SkLookup(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),

@@ -1,111 +1,102 @@
-//! Where the fields of tracepoint records lie on the running kernel.
+//! Where the fields of the kernel's own structures lie on the running kernel, from its type
+//! information (BTF).
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
-use ftpguard_common::abi::{ReadOffsets, StateOffsets, TracepointOffsets};
+use btf_rs::{Btf, Struct, Type};
+use ftpguard_common::abi::KernelOffsets;
 
 use super::error::KernelError;
 
-/// Where tracefs is mounted.
-pub fn find_tracefs() -> Result<PathBuf, KernelError> {
-    ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
-        .into_iter()
-        .map(PathBuf::from)
-        .find(|path| path.join("events").is_dir())
-        .ok_or(KernelError::NoTracefs)
-}
+/// Where the kernel shows its types.
+const TYPES: &str = "/sys/kernel/btf/vmlinux";
 
-/// Reads the offsets of every field the kernel side needs from `events/*/*/format`.
-pub fn read_offsets(tracefs: &Path) -> Result<TracepointOffsets, KernelError> {
-    let state = Format::read(tracefs, "sock/inet_sock_set_state")?;
-    let read = Format::read(tracefs, "tcp/tcp_rcv_space_adjust")?;
-    let new_task = Format::read(tracefs, "task/task_newtask")?;
-    Ok(TracepointOffsets {
-        state: StateOffsets {
-            socket: state.offset("skaddr", 8)?,
-            old_state: state.offset("oldstate", 4)?,
-            new_state: state.offset("newstate", 4)?,
-            source_port: state.offset("sport", 2)?,
-            destination_port: state.offset("dport", 2)?,
-            protocol: state.offset("protocol", 2)?,
-            source: state.offset("saddr_v6", 16)?,
-            destination: state.offset("daddr_v6", 16)?,
-        },
-        read: ReadOffsets {
-            source_port: read.offset("sport", 2)?,
-            destination_port: read.offset("dport", 2)?,
-            source: read.offset("saddr_v6", 16)?,
-            destination: read.offset("daddr_v6", 16)?,
-        },
-        new_task_pid: new_task.offset("pid", 4)?,
-        new_task_flags: new_task.offset("clone_flags", 8)?,
+/// Reads the offset of every field the kernel side needs.
+pub(super) fn read_offsets() -> Result<KernelOffsets, KernelError> {
+    let types = Types::read(Path::new(TYPES))?;
+    let socket = types.structure("sock")?;
+    let inet = types.structure("inet_sock")?;
+    let task = types.structure("task_struct")?;
+    Ok(KernelOffsets {
+        family: types.offset(&socket, "skc_family")?,
+        protocol: types.offset(&socket, "sk_protocol")?,
+        source_port: types.offset(&inet, "inet_sport")?,
+        destination_port: types.offset(&socket, "skc_dport")?,
+        source_v4: types.offset(&inet, "inet_saddr")?,
+        destination_v4: types.offset(&socket, "skc_daddr")?,
+        // A kernel without IPv6 has no sockets whose family asks for these.
+        source_v6: types.offset(&socket, "skc_v6_rcv_saddr").unwrap_or(0),
+        destination_v6: types.offset(&socket, "skc_v6_daddr").unwrap_or(0),
+        task_pid: types.offset(&task, "pid")?,
+        pad: 0,
     })
 }
 
-/// The text of one tracepoint's `format` file.
-struct Format {
+/// The types of a kernel.
+struct Types(Btf);
+
+/// A structure of the kernel.
+struct Structure {
     name: &'static str,
-    text: String,
+    layout: Struct,
 }
 
-impl Format {
-    fn read(tracefs: &Path, name: &'static str) -> Result<Self, KernelError> {
-        let path = tracefs.join("events").join(name).join("format");
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Self { name, text }),
-            Err(error) => Err(KernelError::Tracepoint {
-                name: name.to_owned(),
-                what: format!("{} cannot be read: {error}", path.display()),
-            }),
-        }
+impl Types {
+    fn read(path: &Path) -> Result<Self, KernelError> {
+        let types = Btf::from_file(path).map_err(|error| KernelError::Types {
+            what: format!("{} cannot be read: {error}", path.display()),
+        })?;
+        Ok(Self(types))
     }
 
-    /// The offset of a field, whose size must be as the kernel side reads it.
-    fn offset(&self, field: &str, size: u32) -> Result<u32, KernelError> {
-        let fault = |what: String| KernelError::Tracepoint {
-            name: self.name.to_owned(),
-            what,
-        };
-        for line in self.text.lines() {
-            let Some(found) = FieldLine::parse(line) else {
-                continue;
-            };
-            if found.name != field {
-                continue;
-            }
-            if found.size != size {
-                return Err(fault(format!(
-                    "field {field} has {} bytes here instead of {size}; this kernel is not supported",
-                    found.size
-                )));
-            }
-            return Ok(found.offset);
-        }
-        Err(fault(format!(
-            "has no field {field} here; this kernel is not supported"
-        )))
+    fn structure(&self, name: &'static str) -> Result<Structure, KernelError> {
+        self.0
+            .resolve_types_by_name(name)
+            .unwrap_or_default()
+            .into_iter()
+            .find_map(|found| {
+                if let Type::Struct(layout) = found {
+                    return Some(Structure { name, layout });
+                }
+                None
+            })
+            .ok_or_else(|| KernelError::Types {
+                what: format!("this kernel has no struct {name}"),
+            })
     }
-}
 
-/// One line like `field:__u8 saddr[4]; offset:32; size:4; signed:0;`, with tabs between.
-struct FieldLine<'a> {
-    name: &'a str,
-    offset: u32,
-    size: u32,
-}
+    /// The offset of a field in bytes.
+    fn offset(&self, structure: &Structure, field: &str) -> Result<u32, KernelError> {
+        self.bit_offset(&structure.layout, field)
+            .filter(|bits| bits % 8 == 0)
+            .map(|bits| bits / 8)
+            .ok_or_else(|| KernelError::Types {
+                what: format!(
+                    "this kernel's struct {} has no field {field}",
+                    structure.name
+                ),
+            })
+    }
 
-impl<'a> FieldLine<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let mut parts = line.trim().split(';').map(str::trim);
-        let declaration = parts.next()?.strip_prefix("field:")?;
-        let offset = parts.next()?.strip_prefix("offset:")?.parse().ok()?;
-        let size = parts.next()?.strip_prefix("size:")?.parse().ok()?;
-        let name = declaration.rsplit(' ').next()?;
-        let name = name.split('[').next()?;
-        Some(Self { name, offset, size })
+    /// Looks for a field in a structure and in what lies inside it: unions and structures without
+    /// a name, and `struct sock_common`, in which `struct sock` begins.
+    fn bit_offset(&self, layout: &Struct, field: &str) -> Option<u32> {
+        for member in &layout.members {
+            let name = self.0.resolve_name(member).unwrap_or_default();
+            if name == field {
+                return Some(member.bit_offset());
+            }
+            if !name.is_empty() && name != "__sk_common" {
+                continue;
+            }
+            if let Ok(Type::Struct(inner) | Type::Union(inner)) =
+                self.0.resolve_chained_type(member)
+                && let Some(bits) = self.bit_offset(&inner, field)
+            {
+                return Some(member.bit_offset() + bits);
+            }
+        }
+        None
     }
 }
 
@@ -114,23 +105,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_line_gives_name_offset_and_size() {
-        let line = "\tfield:__u8 saddr_v6[16];\toffset:40;\tsize:16;\tsigned:0;";
-        let field = FieldLine::parse(line).expect("a field");
-        assert_eq!((field.name, field.offset, field.size), ("saddr_v6", 40, 16));
-        assert!(FieldLine::parse("print fmt: \"family=%s\"").is_none());
+    fn a_socket_lies_as_the_kernel_has_it_since_long() {
+        let offsets = read_offsets().expect("this kernel shows its types");
+        // The first words of struct sock_common have not moved since Linux 3.9.
+        assert_eq!(offsets.destination_v4, 0);
+        assert_eq!(offsets.destination_port, 12);
+        assert_eq!(offsets.family, 16);
+        let more = [
+            offsets.protocol,
+            offsets.source_port,
+            offsets.source_v4,
+            offsets.source_v6,
+            offsets.destination_v6,
+            offsets.task_pid,
+        ];
+        assert!(more.iter().all(|offset| *offset > 16), "{offsets:?}");
     }
 
     #[test]
-    fn a_missing_field_is_named() {
-        let format = Format {
-            name: "sock/inet_sock_set_state",
-            text: "\tfield:int oldstate;\toffset:16;\tsize:4;\tsigned:1;\n".to_owned(),
-        };
-        assert_eq!(format.offset("oldstate", 4).ok(), Some(16));
-        for (field, size) in [("newstate", 4), ("oldstate", 8)] {
-            let error = format.offset(field, size).expect_err("refused").to_string();
-            assert!(error.contains(field) && error.contains("sock/inet_sock_set_state"));
-        }
+    fn what_is_missing_is_named() {
+        let types = Types::read(Path::new(TYPES)).expect("this kernel shows its types");
+        let socket = types.structure("sock").expect("there");
+        let error = types.offset(&socket, "skc_moon").expect_err("refused");
+        assert!(
+            error
+                .to_string()
+                .contains("struct sock has no field skc_moon")
+        );
+        let error = types.structure("moon").err().expect("refused");
+        assert!(error.to_string().contains("struct moon"));
+        let error = Types::read(Path::new("/nowhere")).err().expect("refused");
+        assert!(error.to_string().contains("/nowhere"));
     }
 }

@@ -24,14 +24,13 @@ use nix::{
 const MODULES: &str = "/modules";
 
 /// File systems to mount: type and place.
-const MOUNTS: [(&str, &str); 7] = [
+const MOUNTS: [(&str, &str); 6] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("devtmpfs", "/dev"),
     ("tmpfs", "/tmp"),
     ("tmpfs", "/run"),
     ("cgroup2", "/sys/fs/cgroup"),
-    ("tracefs", "/sys/kernel/tracing"),
 ];
 
 /// Makes the machine usable, runs the checks, and powers it off, whatever happened.
