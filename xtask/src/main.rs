@@ -31,7 +31,7 @@ enum Task {
     Build,
     /// Check the format, and lint both the host's code and the kernel side
     Check,
-    /// Run everything: setup, check, unit tests, program runs in the kernel, end-to-end tests
+    /// Run everything: setup, check, unit tests, program runs, end-to-end tests, kernels
     Test(test::Arguments),
     /// Show ftpguard at work in a sandbox; with arguments, run ftpguard itself on this host
     Run(run::Arguments),

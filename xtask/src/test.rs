@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    env,
+    fmt::Write as _,
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
@@ -15,6 +17,7 @@ use serde_json::Value;
 use crate::{
     build, check,
     exec::{as_root, cargo, output, shown},
+    kernels::{self, Matrix},
     setup,
 };
 
@@ -44,6 +47,8 @@ struct Tally {
     failed: u64,
     /// One line for each failure.
     failures: Vec<String>,
+    /// One line for each part that could not run here.
+    skipped: Vec<String>,
 }
 
 /// Sets up, checks, builds, and runs every test there is.
@@ -57,17 +62,25 @@ pub(crate) fn test(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     match build::build() {
-        Ok(binary) => run_suites(arguments, &binary, &mut tally),
+        Ok(binary) => {
+            run_suites(arguments, &binary, &mut tally);
+            if arguments.filter.is_none() {
+                run_kernels(&mut tally);
+            }
+        }
         Err(error) => tally.fail(format!("build: {error:#}")),
     }
     println!("\ntests took {}", seconds(start.elapsed()));
     for failure in &tally.failures {
         println!("failed: {failure}");
     }
+    for skipped in &tally.skipped {
+        println!("skipped: {skipped}");
+    }
     if tally.passed + tally.failed == 0 {
         println!("no test ran");
     }
-    println!("{} passed, {} failed", tally.passed, tally.failed);
+    println!("{}", tally.closing_line());
     Ok(if tally.failed == 0 && tally.passed > 0 {
         ExitCode::SUCCESS
     } else {
@@ -98,6 +111,36 @@ fn run_suites(arguments: &Arguments, binary: &Path, tally: &mut Tally) {
     examples.args(["--exclude", "ftpguard-ebpf"]);
     if let Err(error) = run_suite("documentation", &mut examples, tally) {
         tally.fail(format!("documentation: {error:#}"));
+    }
+}
+
+/// Boots the kernel matrix. Where it cannot run, that is a failure in continuous integration, and
+/// on a developer's machine a part that was left out and is counted as such.
+fn run_kernels(tally: &mut Tally) {
+    println!("\n== kernels");
+    let arguments = kernels::Arguments::default();
+    let matrix = match Matrix::prepare(&arguments) {
+        Ok(matrix) => matrix,
+        Err(error) => {
+            let what = format!("kernels: {error:#}; `cargo xtask kernels` needs QEMU and network");
+            if env::var_os("CI").is_some() {
+                tally.fail(what);
+            } else {
+                tally.skipped.push(what);
+            }
+            return;
+        }
+    };
+    match matrix.run() {
+        Ok(runs) => {
+            for run in runs {
+                tally.passed += u64::from(run.passed());
+                for failure in run.failures() {
+                    tally.fail(format!("kernel {}: {failure}", run.name));
+                }
+            }
+        }
+        Err(error) => tally.fail(format!("kernels: {error:#}")),
     }
 }
 
@@ -178,6 +221,15 @@ fn run_suite(name: &str, command: &mut Command, tally: &mut Tally) -> Result<()>
 }
 
 impl Tally {
+    /// What is printed last.
+    fn closing_line(&self) -> String {
+        let mut line = format!("{} passed, {} failed", self.passed, self.failed);
+        if !self.skipped.is_empty() {
+            let _ = write!(line, ", {} skipped", self.skipped.len());
+        }
+        line
+    }
+
     fn fail(&mut self, what: String) {
         self.failed += 1;
         self.failures.push(what);
@@ -239,6 +291,9 @@ mod tests {
         assert!(tally.read("b", "test result: ok. 4 passed; 0 failed; 0 ignored"));
         assert_eq!((tally.passed, tally.failed), (7, 1));
         assert_eq!(tally.failures, ["a: one::three"]);
+        assert_eq!(tally.closing_line(), "7 passed, 1 failed");
+        tally.skipped.push("kernels".to_owned());
+        assert_eq!(tally.closing_line(), "7 passed, 1 failed, 1 skipped");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use ftpguard_tests::vm::{Feature, Report};
 
-use super::fetch::Kernel;
+use super::{fetch::Kernel, progress::Line};
 use crate::exec::shown;
 
 /// How long a kernel may take until user space runs.
@@ -48,27 +48,27 @@ pub(crate) struct Outcome {
 
 /// Boots the kernel and follows it to its end. A kernel that does not come up is started once
 /// more: emulated, one boot in some dozen fails. A test that fails is never run again.
-pub(crate) fn run(name: &str, kernel: &Kernel, image: &Path, logs: &Path) -> Result<Outcome> {
-    let first = start(name, kernel, image, &logs.join("serial.log"))?;
+pub(super) fn run(line: &Line, kernel: &Kernel, image: &Path, logs: &Path) -> Result<Outcome> {
+    let first = start(line, kernel, image, &logs.join("serial.log"))?;
     if first.release.is_some() {
         return Ok(first);
     }
-    println!("{name:<6} did not come up, once more");
+    line.say("did not come up, once more");
     fs::rename(logs.join("serial.log"), logs.join("serial-first-boot.log"))
         .context("keeping the log of the first boot")?;
-    let mut second = start(name, kernel, image, &logs.join("serial.log"))?;
+    let mut second = start(line, kernel, image, &logs.join("serial.log"))?;
     second.booted_twice = true;
     Ok(second)
 }
 
-fn start(name: &str, kernel: &Kernel, image: &Path, log: &Path) -> Result<Outcome> {
+fn start(line: &Line, kernel: &Kernel, image: &Path, log: &Path) -> Result<Outcome> {
     let begun = Instant::now();
     let mut outcome = Outcome::default();
     let mut command = qemu(kernel, image);
     let mut machine = command
         .spawn()
         .with_context(|| format!("starting {}", shown(&command)))?;
-    let ended = follow(name, &mut machine, log, begun, &mut outcome);
+    let ended = follow(line, &mut machine, log, begun, &mut outcome);
     let _ = machine.kill();
     let _ = machine.wait();
     if let Some(why) = ended? {
@@ -80,7 +80,7 @@ fn start(name: &str, kernel: &Kernel, image: &Path, log: &Path) -> Result<Outcom
 
 /// Reads the serial line until the machine has ended. Returns why it ended, unless all is done.
 fn follow(
-    name: &str,
+    progress: &Line,
     machine: &mut Child,
     log: &Path,
     begun: Instant,
@@ -120,7 +120,7 @@ fn follow(
         let line = line.trim_end_matches('\r');
         writeln!(log, "{line}").context("writing the log")?;
         if let Some(report) = Report::parse(line) {
-            outcome.take(name, report, begun.elapsed());
+            outcome.take(progress, report, begun.elapsed());
         }
     }
 }
@@ -152,11 +152,11 @@ impl Outcome {
     }
 
     /// Takes one report over, and shows how far the machine is.
-    fn take(&mut self, name: &str, report: Report, elapsed: Duration) {
+    fn take(&mut self, progress: &Line, report: Report, elapsed: Duration) {
         match report {
             Report::Up { release, .. } => {
                 self.boot = elapsed.as_secs_f64();
-                println!("{name:<6} up after {:.1} s: {release}", self.boot);
+                progress.say(&format!("up after {:.1} s: {release}", self.boot));
                 self.release = Some(release);
             }
             Report::Program { name, instructions } => {
@@ -167,10 +167,10 @@ impl Outcome {
             }
             Report::Passed { test, seconds } => {
                 self.passed += 1;
-                println!("{name:<6} ok      {test} ({seconds:.1} s)");
+                progress.passed(&test, seconds);
             }
             Report::Failed { test, why } => {
-                println!("{name:<6} FAILED  {test}: {why}");
+                progress.say(&format!("FAILED  {test}: {why}"));
                 self.failures.push(format!("{test}: {why}"));
             }
             Report::Done { passed, .. } => {
@@ -186,12 +186,13 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::progress::Progress, *};
 
     #[test]
     fn a_lost_report_is_a_failure() {
         let mut outcome = Outcome::default();
-        let take = |outcome: &mut Outcome, report| outcome.take("x", report, Duration::ZERO);
+        let line = Progress::new().line("x");
+        let take = |outcome: &mut Outcome, report| outcome.take(&line, report, Duration::ZERO);
         let passed = |test: &str| Report::Passed {
             test: test.to_owned(),
             seconds: 0.0,

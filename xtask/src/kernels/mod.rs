@@ -4,12 +4,13 @@ mod fetch;
 mod image;
 mod jobs;
 mod machine;
+mod progress;
 mod summary;
 mod table;
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
     time::Instant,
 };
@@ -22,6 +23,7 @@ use self::{
     image::{Base, Programs},
     jobs::side_by_side,
     machine::Outcome,
+    progress::Progress,
     table::{Entry, KERNELS},
 };
 use crate::{
@@ -72,15 +74,39 @@ pub(crate) struct Arguments {
     #[arg(long)]
     refresh: bool,
     /// How many machines run at once
-    #[arg(long, value_name = "NUMBER", default_value_t = 2)]
+    #[arg(long, value_name = "NUMBER", default_value_t = JOBS)]
     jobs: usize,
 }
 
+/// How many machines run at once, unless told otherwise.
+const JOBS: usize = 2;
+
+impl Default for Arguments {
+    fn default() -> Self {
+        Self {
+            list: false,
+            only: Vec::new(),
+            kernel: None,
+            modules: None,
+            refresh: false,
+            jobs: JOBS,
+        }
+    }
+}
+
 /// One kernel to run, and what came of it.
-struct Run {
-    name: String,
+pub(crate) struct Run {
+    /// Its name.
+    pub(crate) name: String,
     entry: Option<Entry>,
     outcome: Result<Outcome>,
+}
+
+/// The kernels to boot, fetched, and what boots them, installed.
+pub(crate) struct Matrix<'a> {
+    arguments: &'a Arguments,
+    wanted: Vec<Option<Entry>>,
+    folder: PathBuf,
 }
 
 /// Sets up, builds, boots every kernel, and prints what came of it.
@@ -91,34 +117,74 @@ pub(crate) fn kernels(arguments: &Arguments) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let wanted = wanted(arguments)?;
     setup::setup()?;
-    setup::require(&TOOLS)?;
-    let start = Instant::now();
-    let folder = target().join("kernels");
-    let cache = folder.join("cache");
-    fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
-    let base = Base::collect(&build()?, &cache)?;
-    println!("kernels: built in {:.0} s", start.elapsed().as_secs_f64());
-
-    let begun = Instant::now();
-    let runs = side_by_side(arguments.jobs, wanted, |entry| Run {
-        name: name_of(entry),
-        entry,
-        outcome: run_one(arguments, entry, &base, &folder),
-    });
-    let text = summary::tables(&runs);
-    print!("\n{text}");
-    let file = folder.join("summary.txt");
-    fs::write(&file, &text).with_context(|| format!("writing {}", file.display()))?;
-    println!("\nlogs: {}/*/serial.log", folder.display());
-    println!("machines took {:.0} s", begun.elapsed().as_secs_f64());
+    let runs = Matrix::prepare(arguments)?.run()?;
     let passed = runs.iter().all(|run| run.failures().is_empty());
     Ok(if passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+impl<'a> Matrix<'a> {
+    /// Installs what boots kernels, and fetches the kernels. An error says what this machine
+    /// lacks; nothing has been tested then.
+    pub(crate) fn prepare(arguments: &'a Arguments) -> Result<Self> {
+        let wanted = wanted(arguments)?;
+        setup::require(&TOOLS)?;
+        let folder = target().join("kernels");
+        let cache = folder.join("cache");
+        fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
+        for entry in wanted.iter().flatten() {
+            fetch::kernel(entry, &cache, arguments.refresh)
+                .with_context(|| format!("fetching kernel {}", entry.name))?;
+        }
+        Ok(Self {
+            arguments,
+            wanted,
+            folder,
+        })
+    }
+
+    /// Builds what runs in the machines, boots every kernel, and prints what came of it.
+    pub(crate) fn run(self) -> Result<Vec<Run>> {
+        let start = Instant::now();
+        let base = Base::collect(&build()?, &self.folder.join("cache"))?;
+        println!("kernels: built in {:.0} s", start.elapsed().as_secs_f64());
+
+        let begun = Instant::now();
+        let progress = Progress::new();
+        let runs = side_by_side(self.arguments.jobs, self.wanted.clone(), |entry| Run {
+            name: name_of(entry),
+            entry,
+            outcome: self.run_one(entry, &base, &progress),
+        });
+        let text = summary::tables(&runs);
+        print!("\n{text}");
+        let file = self.folder.join("summary.txt");
+        fs::write(&file, &text).with_context(|| format!("writing {}", file.display()))?;
+        println!("\nlogs: {}/*/serial.log", self.folder.display());
+        println!("machines took {:.0} s", begun.elapsed().as_secs_f64());
+        Ok(runs)
+    }
+
+    fn run_one(&self, entry: Option<Entry>, base: &Base, progress: &Progress) -> Result<Outcome> {
+        let name = name_of(entry);
+        let logs = self.folder.join(&name);
+        fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
+        let kernel = match (entry, &self.arguments.kernel, &self.arguments.modules) {
+            (Some(entry), ..) => fetch::kernel(&entry, &self.folder.join("cache"), false)?,
+            (None, Some(image), Some(modules)) => Kernel {
+                image: image.clone(),
+                modules: modules.clone(),
+            },
+            (None, ..) => bail!("--kernel and --modules belong together"),
+        };
+        let image = logs.join("initramfs.cpio");
+        base.write(&kernel.modules, &image)?;
+        machine::run(&progress.line(&name), &kernel, &image, &logs)
+    }
 }
 
 /// The kernels to run; `None` stands for the operator's own.
@@ -141,35 +207,18 @@ fn wanted(arguments: &Arguments) -> Result<Vec<Option<Entry>>> {
         .collect())
 }
 
-fn run_one(
-    arguments: &Arguments,
-    entry: Option<Entry>,
-    base: &Base,
-    folder: &Path,
-) -> Result<Outcome> {
-    let name = name_of(entry);
-    let logs = folder.join(&name);
-    fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
-    let kernel = match (entry, &arguments.kernel, &arguments.modules) {
-        (Some(entry), ..) => fetch::kernel(&entry, &folder.join("cache"), arguments.refresh)?,
-        (None, Some(image), Some(modules)) => Kernel {
-            image: image.clone(),
-            modules: modules.clone(),
-        },
-        (None, ..) => bail!("--kernel and --modules belong together"),
-    };
-    let image = logs.join("initramfs.cpio");
-    base.write(&kernel.modules, &image)?;
-    machine::run(&name, &kernel, &image, &logs)
-}
-
 fn name_of(entry: Option<Entry>) -> String {
     entry.map_or("own", |entry| entry.name).to_owned()
 }
 
 impl Run {
+    /// How many tests have passed.
+    pub(crate) fn passed(&self) -> u32 {
+        self.outcome.as_ref().map_or(0, |outcome| outcome.passed)
+    }
+
     /// One line for each thing that is not as it should be.
-    fn failures(&self) -> Vec<String> {
+    pub(crate) fn failures(&self) -> Vec<String> {
         let outcome = match &self.outcome {
             Ok(outcome) => outcome,
             Err(error) => return vec![format!("{error:#}")],
