@@ -277,6 +277,8 @@ pub mod port_word {
     pub const CONTROL: u64 = 2;
     /// A configured data source port, 20 by default (RFC 959 section 3.2).
     pub const DATA_SOURCE: u64 = 4;
+    /// A port below 1024 that other people's ftpds are kept away from (rule O11).
+    pub const SHIELDED: u64 = 8;
     /// Every declared role.
     pub const ROLES: u64 = 0xff;
     /// One listener of a guarded ftpd.

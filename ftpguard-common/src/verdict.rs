@@ -74,6 +74,9 @@ reasons! {
     NotOurAddress: Pass, "not-our-address", "SYN to the range at an address that is not this host's";
     /// No listener on a port of the declared range (rule I1).
     ClosedPort: Deny, "closed-port", "SYN to an unused port of the passive range";
+    /// A SYN from port 20, where only an ftpd's data connection comes from, to a port below 1024,
+    /// where no FTP client listens (rule O11).
+    Bounced: Deny, "bounced", "SYN from an ftpd's data port to a service of this host";
     /// A TCP first fragment too short to show its flags, or one that would overwrite them.
     /// Never legitimate (RFC 1858, RFC 3128).
     TinyFragment: Deny, "tiny-fragment", "TCP fragment that hides or overwrites the header";

@@ -18,6 +18,9 @@ use crate::{
     report::{Ends, policy, settle},
 };
 
+/// Where an ftpd's active data connections come from (RFC 959 section 3.2, port L-1).
+const FTP_DATA: Port = Port::new(20);
+
 /// Judges one packet that comes in. Segments that ask for no connection pass uncounted
 /// (rule I3).
 #[inline(always)]
@@ -81,6 +84,9 @@ fn decide(ends: &Ends) -> Reason {
         .get(u32::from(port.number()))
         .copied()
         .unwrap_or(port_word::PASSIVE);
+    if word & port_word::SHIELDED != 0 && ends.remote_port == FTP_DATA && is_ours(ends.local) {
+        return Reason::Bounced;
+    }
     if word & port_word::CONTROL != 0 {
         return Reason::ControlPort;
     }
@@ -108,12 +114,18 @@ fn decide(ends: &Ends) -> Reason {
 /// is nothing to reach either; it may be routed traffic.
 #[inline(always)]
 fn unused(destination: Address) -> Reason {
-    // SAFETY: the value is not read.
-    if unsafe { ADDRESSES.get(&destination) }.is_some() {
+    if is_ours(destination) {
         Reason::ClosedPort
     } else {
         Reason::NotOurAddress
     }
+}
+
+/// Whether this is an address of this host.
+#[inline(always)]
+fn is_ours(address: Address) -> bool {
+    // SAFETY: the value is not read.
+    unsafe { ADDRESSES.get(&address) }.is_some()
 }
 
 #[inline(always)]

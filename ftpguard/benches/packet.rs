@@ -24,7 +24,7 @@ const ROUNDS: usize = 15;
 const PACKETS: u32 = 200_000;
 
 fn main() {
-    let kernel = bed::load(Mode::Enforce);
+    let kernel = bed::load(Mode::Enforce, false);
     let paths = paths();
     let mut times = vec![Vec::with_capacity(ROUNDS); paths.len()];
     for _ in 0..ROUNDS {

@@ -91,6 +91,10 @@ pub struct RunArgs {
     /// Port from which the FTP server opens active data connections; repeat for several
     #[arg(long = "data-source-port", value_name = "PORT", default_value = "20", value_parser = parse_port)]
     pub data_source_ports: Vec<u16>,
+    /// Drop SYNs from port 20 to this host's ports below 1024: other FTP servers cannot be made
+    /// to attack its services
+    #[arg(long)]
+    pub bounce_shield: bool,
     /// cgroup v2 folder whose processes are watched [default: the hierarchy's root]
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,

@@ -392,6 +392,7 @@ fn settings(args: &RunArgs, host: &Host) -> Settings {
         passive_ports: args.passive_ports.map(crate::values::PortRange::ports),
         data_source_ports: args.data_source_ports.clone(),
         exceptions: args.allow_connect.clone(),
+        bounce_shield: args.bounce_shield,
         cgroup: host.cgroup.clone(),
     }
 }

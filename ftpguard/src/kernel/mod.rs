@@ -46,6 +46,8 @@ pub struct Settings {
     pub data_source_ports: Vec<u16>,
     /// Destinations that an ftpd may connect to although they are no clients.
     pub exceptions: Vec<Destination>,
+    /// Whether other people's ftpds are kept away from this host's ports below 1024 (rule O11).
+    pub bounce_shield: bool,
     /// The cgroup v2 folder whose processes are watched; the hierarchy's root for all.
     pub cgroup: PathBuf,
 }
@@ -182,6 +184,11 @@ fn fill(maps: &mut Maps, settings: &Settings) -> Result<(), KernelError> {
     if let Some(range) = &settings.passive_ports {
         for port in range.clone() {
             maps.add_port_role(port, port_word::PASSIVE)?;
+        }
+    }
+    if settings.bounce_shield {
+        for port in 1..1024 {
+            maps.add_port_role(port, port_word::SHIELDED)?;
         }
     }
     for port in &settings.control_ports {

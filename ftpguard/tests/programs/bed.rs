@@ -30,8 +30,8 @@ pub(crate) const OUTSIDE: u16 = 41_000;
 /// A listener on the wildcard address, whose session is not known.
 pub(crate) const UNKNOWN: u16 = 30_004;
 
-/// Loads the programs and fills their maps.
-pub(crate) fn load(mode: Mode) -> Kernel {
+/// Loads the programs, with or without the bounce shield (rule O11), and fills their maps.
+pub(crate) fn load(mode: Mode, bounce_shield: bool) -> Kernel {
     assert!(
         nix::unistd::geteuid().is_root(),
         "these tests load BPF programs: run them as root"
@@ -54,6 +54,7 @@ pub(crate) fn load(mode: Mode) -> Kernel {
             prefix: 96 + 26,
             port: Some(389),
         }],
+        bounce_shield,
         cgroup: host.cgroup,
     };
     let mut kernel = Kernel::load(&settings).unwrap();

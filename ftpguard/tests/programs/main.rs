@@ -185,6 +185,28 @@ fn fragments_that_hide_or_overwrite_flags_are_dropped_i5() {
 }
 
 #[test]
+fn the_bounce_shield_keeps_other_ftpds_from_services_o11() {
+    let bounce = |port| data_syn(THIEF, 20, SERVER, port);
+    let bounce6 = |port| data_syn(THIEF6, 20, SERVER6, port);
+    let open = Bed::new(Mode::Enforce);
+    open.ingress(&bounce(25), Reason::PortNotGuarded);
+    open.ingress(&bounce(21), Reason::ControlPort);
+    drop(open);
+    let bed = Bed::shielded();
+    for port in [1, 21, 25, 1023] {
+        bed.ingress(&bounce(port), Reason::Bounced);
+        bed.ingress(&bounce6(port), Reason::Bounced);
+    }
+    // A data connection to a client on this host, and anything from another port.
+    bed.ingress(&bounce(1024), Reason::PortNotGuarded);
+    bed.ingress(&data_syn(THIEF, 21, SERVER, 25), Reason::PortNotGuarded);
+    bed.ingress(&data_syn(THIEF, 21, SERVER, 21), Reason::ControlPort);
+    // Routed traffic.
+    let elsewhere = data_syn(THIEF, 20, "192.0.2.77", 25);
+    bed.ingress(&elsewhere, Reason::PortNotGuarded);
+}
+
+#[test]
 fn other_protocols_are_not_judged() {
     let bed = Bed::new(Mode::Enforce);
     bed.uncounted(&udp_frame(THIEF, LIVE));
@@ -266,12 +288,25 @@ impl Bed {
     /// Loading takes seconds on an emulated processor, so each mode is loaded once. A test has
     /// it to itself, leaves the tables as they are, and compares counters with those before.
     fn new(mode: Mode) -> Self {
-        static MONITOR: LazyLock<Mutex<Kernel>> = LazyLock::new(|| Mutex::new(load(Mode::Monitor)));
-        static ENFORCE: LazyLock<Mutex<Kernel>> = LazyLock::new(|| Mutex::new(load(Mode::Enforce)));
+        static MONITOR: LazyLock<Mutex<Kernel>> =
+            LazyLock::new(|| Mutex::new(load(Mode::Monitor, false)));
+        static ENFORCE: LazyLock<Mutex<Kernel>> =
+            LazyLock::new(|| Mutex::new(load(Mode::Enforce, false)));
         let kernel = match mode {
             Mode::Monitor => &MONITOR,
             Mode::Enforce => &ENFORCE,
         };
+        Self::of(kernel)
+    }
+
+    /// The same with the bounce shield.
+    fn shielded() -> Self {
+        static SHIELDED: LazyLock<Mutex<Kernel>> =
+            LazyLock::new(|| Mutex::new(load(Mode::Enforce, true)));
+        Self::of(&SHIELDED)
+    }
+
+    fn of(kernel: &'static Mutex<Kernel>) -> Self {
         Self {
             // A test that failed has changed no table.
             kernel: kernel.lock().unwrap_or_else(PoisonError::into_inner),

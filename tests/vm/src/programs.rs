@@ -33,6 +33,7 @@ pub(crate) fn check() -> Result<()> {
             passive_ports: Some(50_000..=50_031),
             data_source_ports: vec![20],
             exceptions: Vec::new(),
+            bounce_shield: false,
             cgroup: host.cgroup.clone(),
         })
         .context("loading")
