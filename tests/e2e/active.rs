@@ -1,5 +1,7 @@
 //! Active mode: honest clients are not hindered, nobody is reached by a bounce.
 
+use std::{process::Command, time::Duration};
+
 use ftpguard_common::verdict::Reason;
 use ftpguard_tests::{
     Family,
@@ -12,7 +14,7 @@ use ftpguard_tests::{
     wire::SynWatch,
 };
 
-use crate::help::{guard, is_kind, off_then_on, play, stage, transfer_with_all_tools};
+use crate::help::{guard, guard_with, is_kind, off_then_on, play, stage, transfer_with_all_tools};
 
 fn every_client_works(settings: Settings) {
     let stage = stage(settings);
@@ -185,4 +187,37 @@ fn o8_two_clients_of_one_process() {
         .expect("a reply");
     assert_eq!(reply.code, 425, "{}\n{}", reply.text, guard.log());
     assert_eq!(target.accepted(), 0);
+}
+
+/// O11: an ftpd elsewhere, talked into a connection to a service of this host, comes from port 20.
+#[test]
+fn o11_other_ftpds_are_kept_from_services() {
+    const SMTP: u16 = 25;
+    let stage = stage(Settings::of(Kind::Vsftpd));
+    let service = Target::start(stage.sandbox.server(), Family::V4, SMTP).expect("a service");
+    let bounce = |from: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--local-port", from, "--max-time", "1"]);
+        curl.arg(format!("telnet://{}", service.address()));
+        let thief = stage.sandbox.thief();
+        let before = service.accepted();
+        thief
+            .run(&mut curl, Duration::from_secs(5))
+            .expect("curl runs");
+        service.accepted() - before
+    };
+    let guard = guard_with(
+        &stage,
+        &Options {
+            bounce_shield: true,
+            ..Options::default()
+        },
+    );
+    assert_eq!(bounce("20"), 0, "guard on");
+    assert!(guard.counter(Reason::Bounced).expect("status") >= 1);
+    assert_eq!(bounce("2020"), 1, "anybody else");
+    play(&stage, Scene::Active, Winner::Honest, Some(&guard));
+    // Last, because then the port is not free again at once.
+    drop(guard);
+    assert_eq!(bounce("20"), 1, "guard off");
 }

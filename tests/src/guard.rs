@@ -42,6 +42,8 @@ pub struct Options {
     pub tracking: &'static str,
     /// `--xdp-mode`
     pub xdp_mode: &'static str,
+    /// `--bounce-shield`
+    pub bounce_shield: bool,
     /// `--control-port`
     pub control_port: u16,
     /// `--passive-ports`, none for listeners only.
@@ -55,6 +57,7 @@ impl Default for Options {
             mode: "enforce",
             tracking: "socket",
             xdp_mode: "auto",
+            bounce_shield: false,
             control_port: CONTROL_PORT,
             passive_ports: Some(50_000..=50_031),
         }
@@ -100,6 +103,9 @@ impl Guard {
         command.arg("--runtime-dir").arg(&runtime);
         command.args(["--mode", options.mode, "--tracking", options.tracking]);
         command.args(["--xdp-mode", options.xdp_mode]);
+        if options.bounce_shield {
+            command.arg("--bounce-shield");
+        }
         let mut process = sandbox.server().spawn(&mut command)?;
         let ready =
             process.wait_for_line("ready line", READY, |line| line.starts_with("ready:"))?;
