@@ -168,8 +168,11 @@ incidents! {
     LowListener: "low-listener", "passive listener below port 1024, left closed";
     /// A socket of a guarded ftpd reached SYN-SENT although its connect() is refused.
     HookMissed: "hook-missed", "connect() that missed the hook";
-    /// A tracepoint record could not be read.
+    /// A field of a socket or task could not be read.
     SocketUnread: "socket-unread", "socket or task of the kernel that could not be read";
+    /// The kernel left the observer out, because it would have interrupted itself. The kernel
+    /// counts these; the daemon asks it.
+    ObserverSkipped: "observer-skipped", "change of a socket or process that the kernel did not show";
 }
 
 /// How many counters there are: one for each reason, then one for each incident.

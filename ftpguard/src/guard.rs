@@ -353,7 +353,7 @@ impl Guard {
 
     /// Detaches everything, then tells the totals.
     fn finish(self) {
-        let counters = self.kernel.maps.counters();
+        let counters = self.kernel.counters();
         let Self {
             args,
             kernel,

@@ -79,5 +79,7 @@ fn other_software_that_uses_bpf_hides_nothing() {
     };
     let _ = guard.wait_for_event("the last transfer", |_| used() >= TRANSFERS);
     assert_eq!(used(), TRANSFERS, "handshakes seen");
-    assert_eq!(guard.status().expect("status")["pinholes"], 0);
+    let status = guard.status().expect("status");
+    assert_eq!(status["pinholes"], 0);
+    assert_eq!(status["incidents"], serde_json::json!([]), "{status:#}");
 }

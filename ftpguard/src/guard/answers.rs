@@ -50,7 +50,7 @@ impl Guard {
 
     fn status(&self) -> Result<Status, KernelError> {
         let maps = &self.kernel.maps;
-        let counters = maps.counters()?;
+        let counters = self.kernel.counters()?;
         let (mut guarded, mut foreign) = (0, 0);
         for (_, listener) in Maps::entries(&maps.listeners) {
             if listener.control_port == Port::NONE {

@@ -208,6 +208,14 @@ impl CpuCounters {
         self.at(incident.counter())
     }
 
+    /// Adds what is counted elsewhere.
+    pub(super) fn add(&mut self, incident: Incident, count: u64) {
+        let place = usize::try_from(incident.counter());
+        if let Some(sum) = place.ok().and_then(|place| self.0.get_mut(place)) {
+            *sum += count;
+        }
+    }
+
     fn at(&self, index: u32) -> u64 {
         usize::try_from(index)
             .ok()

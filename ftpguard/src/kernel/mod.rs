@@ -12,7 +12,12 @@ mod maps;
 mod offsets;
 mod ring;
 
-use std::{fs::File, ops::RangeInclusive, os::fd::AsRawFd as _, path::PathBuf};
+use std::{
+    fs::{self, File},
+    ops::RangeInclusive,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::PathBuf,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -22,6 +27,7 @@ use aya::{
 use ftpguard_common::{
     abi::{EXCEPTION_PORT_BITS, Exception, Policy, port_word},
     net::{Address, Port},
+    verdict::Incident,
 };
 
 use self::offsets::read_offsets;
@@ -128,6 +134,30 @@ impl Kernel {
                 Some((name.to_owned(), info.verified_instruction_count()))
             })
             .collect()
+    }
+
+    /// Every verdict and incident so far, summed over the CPUs.
+    pub fn counters(&self) -> Result<CpuCounters, KernelError> {
+        let mut counters = self.maps.counters()?;
+        counters.add(Incident::ObserverSkipped, self.skipped());
+        Ok(counters)
+    }
+
+    /// How often the kernel left the observer's programs out (`bpf_prog_inc_misses_counter()`,
+    /// Linux 5.12; older kernels never do).
+    fn skipped(&self) -> u64 {
+        self.ebpf
+            .programs()
+            .filter_map(|(_, program)| program.fd().ok())
+            .filter_map(|program| {
+                let number = program.as_fd().as_raw_fd();
+                let facts = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
+                let count = facts
+                    .lines()
+                    .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+                count.trim().parse::<u64>().ok()
+            })
+            .sum()
     }
 
     /// Runs one program on one frame, `repeat` times, without a network
