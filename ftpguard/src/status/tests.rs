@@ -59,7 +59,7 @@ ftpguard 0.1.0, pid 4242, up for 1 h 2 min
   kernel         6.18.44
   without        xdp.frags: TC where the MTU is large
   interfaces     eth0: ingress xdp-native, egress tcx
-             wg0: ingress tc, egress tcx
+                 wg0: ingress tc, egress tcx
   last gate      sk_lookup, for every interface
   cgroup         /sys/fs/cgroup: connect4, connect6
   control ports  21, 990
