@@ -44,9 +44,13 @@ impl Guard {
         self.drop_stale_advice()?;
         self.kernel.maps.refresh_addresses()?;
         let Self {
-            watcher, journal, ..
+            watcher,
+            journal,
+            text,
+            ..
         } = self;
         watcher.elapse(clock::monotonic_ns(), &mut |key, event| {
+            text.hear(key, event);
             if let Some(what) = super::text::remark(&key, &event) {
                 journal.tell(what);
             }
@@ -69,6 +73,7 @@ impl Guard {
         if lost_bytes > self.sweep.lost_bytes {
             self.sweep.lost_bytes = lost_bytes;
             self.watcher.lose(&mut |_, _| {});
+            self.widen_all()?;
         }
         Ok(())
     }
