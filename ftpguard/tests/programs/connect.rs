@@ -177,11 +177,11 @@ struct Room {
 
 impl Room {
     fn enter() -> Self {
-        let root = settings(Mode::Enforce, false).cgroup;
+        let top = settings(Mode::Enforce, false).cgroup;
         let own = fs::read_to_string("/proc/self/cgroup").unwrap();
         let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
-        let before = root.join(own.unwrap());
-        let path = root.join(format!("ftpguard-programs-{}", process::id()));
+        let before = top.join(own.unwrap());
+        let path = top.join(format!("ftpguard-programs-{}", process::id()));
         fs::create_dir(&path).unwrap();
         let room = Self { path, before };
         fs::write(room.path.join("cgroup.procs"), "0").unwrap();
