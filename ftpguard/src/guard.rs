@@ -1,6 +1,7 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
 mod answers;
+mod interfaces;
 mod latecomers;
 mod summary;
 mod sweep;
@@ -25,7 +26,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{sweep::Sweep, text::Text};
+use self::{interfaces::Interfaces, sweep::Sweep, text::Text};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::{RunArgs, TrackingArg},
@@ -34,6 +35,7 @@ use crate::{
     events::{Ends, Happening, read_event},
     journal::Journal,
     kernel::{Attached, Kernel, Ring, Settings},
+    network::Changes,
     preflight::{self, Host},
     state::{self, State},
     watcher::Watcher,
@@ -85,6 +87,7 @@ struct Guard {
     host: Host,
     kernel: Kernel,
     attached: Vec<Attached>,
+    interfaces: Interfaces,
     journal: Journal,
     state: State,
     ready_at: Instant,
@@ -102,10 +105,11 @@ struct Guard {
     sweep: Sweep,
 }
 
-/// The reading ends of both ring buffers.
+/// What the guard listens to: both ring buffers, and changes of the network.
 struct Rings {
     events: Ring,
     control: Ring,
+    network: Changes,
 }
 
 /// The signals that end the guard.
@@ -127,6 +131,7 @@ impl Stop {
 enum Wake {
     Events,
     Control,
+    Network,
     Question(Question),
     Deadline,
     Stop(&'static str),
@@ -134,6 +139,8 @@ enum Wake {
 
 impl Guard {
     fn start(args: &RunArgs) -> Result<(Self, Rings, mpsc::Receiver<Question>)> {
+        // Before the interfaces are listed, so that none is missed.
+        let network = Changes::watch().context("watching interfaces and addresses")?;
         let host = preflight::check(&args.interfaces, args.cgroup.as_deref())?;
         // Before anything is attached: a second guard on the same folder ends here.
         let socket = ControlSocket::bind(&args.runtime_dir)?;
@@ -142,6 +149,7 @@ impl Guard {
             events: Ring::new(kernel.take_events()?).context("watching the event ring buffer")?,
             control: Ring::new(kernel.take_control()?)
                 .context("watching the ring buffer of control bytes")?,
+            network,
         };
         kernel.maps.refill_event_budget(EVENT_BUDGET)?;
         let now = Instant::now();
@@ -150,6 +158,7 @@ impl Guard {
             host,
             kernel,
             attached: Vec::new(),
+            interfaces: Interfaces::default(),
             journal: Journal::start(args.json).context("starting the output thread")?,
             state: State::default(),
             ready_at: now,
@@ -185,6 +194,9 @@ impl Guard {
             let attached = self
                 .kernel
                 .attach_interface(interface, self.args.xdp_mode.into())?;
+            if let Some(reason) = &attached.fallback {
+                log::warn!("{interface}: no native XDP, {reason}; TC judges instead");
+            }
             self.attached.push(attached);
         }
         self.watching_since = clock::monotonic_ns();
@@ -229,6 +241,10 @@ impl Guard {
                     ready.context("waiting for control bytes")?;
                     Wake::Control
                 }
+                ready = rings.network.readable() => {
+                    ready.context("waiting for changes of the network")?;
+                    Wake::Network
+                }
                 question = questions.recv() => match question {
                     Some(question) => Wake::Question(question),
                     // The socket's task never ends before this loop.
@@ -241,6 +257,13 @@ impl Guard {
             match wake {
                 Wake::Events => self.read_events(&mut rings.events),
                 Wake::Control => self.read_control(&mut rings.control)?,
+                Wake::Network => {
+                    rings
+                        .network
+                        .drain()
+                        .context("reading changes of the network")?;
+                    self.interfaces.changed();
+                }
                 Wake::Question(question) => {
                     // What happened before the question belongs in the answer.
                     self.read_rings(&mut rings)?;
@@ -328,10 +351,15 @@ impl Guard {
             TrackingArg::Socket => Some(self.read_at),
             TrackingArg::Text => None,
         };
-        [self.refill_at, self.look_at, read_at]
-            .into_iter()
-            .flatten()
-            .fold(self.look_over_at, Instant::min)
+        [
+            self.refill_at,
+            self.look_at,
+            read_at,
+            self.interfaces.follow_at,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.look_over_at, Instant::min)
     }
 
     fn on_deadline(&mut self) -> Result<()> {
@@ -343,6 +371,9 @@ impl Guard {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_for_listeners()?;
             self.look_at = self.text.look_at();
+        }
+        if self.interfaces.follow_at.is_some_and(|at| at <= now) {
+            self.follow_network()?;
         }
         if self.look_over_at <= now {
             self.look_over_at = now + LOOK_OVER;

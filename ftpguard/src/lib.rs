@@ -4,6 +4,7 @@
 //! - [`preflight`]: can this host run the guard?
 //! - [`guard`]: the running guard: starts everything, then one loop.
 //! - [`kernel`]: the one place that touches aya.
+//! - [`network`]: interfaces and addresses, and word of their changes.
 //! - [`adopt`]: sessions and listeners that were open before the guard.
 //! - [`watcher`]: control bytes in, what they mean out.
 //! - [`events`], [`journal`], [`output`]: what happened, and where it is told.
@@ -19,6 +20,7 @@ pub mod events;
 pub mod guard;
 pub mod journal;
 pub mod kernel;
+pub mod network;
 pub mod output;
 pub mod preflight;
 pub mod state;

@@ -14,7 +14,7 @@ use crate::{
     control_socket::{Answer, Question, Reply, Request},
     events::{Ends, Way},
     kernel::{KernelError, Maps},
-    status::{self, Hooks, PinholeRow, SessionRow, Status},
+    status::{self, PinholeRow, SessionRow, Status},
 };
 
 impl ActiveArg {
@@ -65,6 +65,7 @@ impl Guard {
             .map(|(tgid, _)| tgid)
             .collect();
         unsafe_processes.sort_unstable();
+        let held = self.kernel.held();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
@@ -82,15 +83,9 @@ impl Guard {
             cgroup: self.host.cgroup.display().to_string(),
             control_ports: self.args.control_ports.clone(),
             passive_ports: self.args.passive_ports.map(|range| range.to_string()),
-            interfaces: self
-                .attached
-                .iter()
-                .map(|attached| Hooks {
-                    interface: attached.interface.clone(),
-                    ingress: attached.ingress.label().to_owned(),
-                    egress: attached.egress.label().to_owned(),
-                })
-                .collect(),
+            interfaces: self.hooks(),
+            last_gate: held.last_gate(),
+            connect: held.connect(),
             sessions: count(Maps::entries(&maps.sessions).len()),
             pinholes: count(Maps::entries(&maps.pinholes).len()),
             guarded_listeners: guarded,

@@ -8,11 +8,14 @@ mod attach;
 mod driver;
 mod error;
 mod features;
+mod filter;
+mod gates;
 mod maps;
 mod offsets;
 mod ring;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     ops::RangeInclusive,
     os::fd::{AsFd as _, AsRawFd as _},
@@ -30,14 +33,15 @@ use ftpguard_common::{
     verdict::Incident,
 };
 
-use self::offsets::read_offsets;
 pub use self::{
     attach::{Attached, EgressHook, IngressHook, XdpChoice, interface_names},
     error::KernelError,
     features::{Feature, Features},
+    gates::{Gates, Held},
     maps::{CpuCounters, Maps},
     ring::Ring,
 };
+use self::{gates::Hooked, offsets::read_offsets};
 
 /// What the kernel side is told once, before anything is attached.
 #[derive(Clone, Debug)]
@@ -71,6 +75,8 @@ pub struct Destination {
 
 /// The loaded kernel side.
 pub struct Kernel {
+    // Dropped before the programs that it holds.
+    hooked: BTreeMap<u32, Hooked>,
     ebpf: Ebpf,
     /// Typed handles to the maps.
     pub maps: Maps,
@@ -99,6 +105,7 @@ impl Kernel {
 
         let features = Features::load(&mut ebpf)?;
         Ok(Self {
+            hooked: BTreeMap::new(),
             ebpf,
             maps,
             features,
