@@ -34,6 +34,7 @@ use crate::{
     events::{Ends, Happening, read_event},
     journal::Journal,
     kernel::{Attached, Kernel, Ring, Settings},
+    metrics,
     preflight::{self, Host},
     state::{self, State},
     watcher::Watcher,
@@ -72,7 +73,11 @@ pub fn run(args: &RunArgs) -> Result<()> {
     runtime.block_on(async {
         // Before anything is attached: from here on a signal ends the guard in good order.
         let stop = Stop::watch()?;
-        let (mut guard, rings, questions) = Guard::start(args)?;
+        let metrics = match &args.metrics {
+            Some(address) => Some(metrics::Endpoint::bind(address).await?),
+            None => None,
+        };
+        let (mut guard, rings, questions) = Guard::start(args, metrics)?;
         let ended = guard.watch(rings, questions, stop).await;
         guard.finish();
         ended
@@ -133,7 +138,10 @@ enum Wake {
 }
 
 impl Guard {
-    fn start(args: &RunArgs) -> Result<(Self, Rings, mpsc::Receiver<Question>)> {
+    fn start(
+        args: &RunArgs,
+        metrics: Option<metrics::Endpoint>,
+    ) -> Result<(Self, Rings, mpsc::Receiver<Question>)> {
         let host = preflight::check(&args.interfaces, args.cgroup.as_deref())?;
         // Before anything is attached: a second guard on the same folder ends here.
         let socket = ControlSocket::bind(&args.runtime_dir)?;
@@ -167,6 +175,9 @@ impl Guard {
         };
         guard.attach()?;
         let (ask, questions) = mpsc::channel(QUESTIONS);
+        if let Some(metrics) = metrics {
+            tokio::spawn(metrics.serve(ask.clone()));
+        }
         tokio::spawn(socket.serve(ask));
         guard.journal.line(guard.ready_line());
         // Without a service manager there is nobody to tell.

@@ -12,6 +12,7 @@ mod active;
 mod gates;
 mod help;
 mod lifecycle;
+mod metrics;
 mod neighbours;
 mod passive;
 mod refusals;
