@@ -9,6 +9,7 @@ use ftpguard_common::abi::{Active, Mode, Tracking};
 
 use crate::{
     kernel::{Destination, XdpChoice},
+    metrics::MetricsAddress,
     values::{PortRange, parse_destination, parse_port},
 };
 
@@ -101,6 +102,9 @@ pub struct RunArgs {
     /// Folder of the control socket
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUNTIME_DIR)]
     pub runtime_dir: PathBuf,
+    /// Serve metrics for Prometheus here, on this host only [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
+    pub metrics: Option<MetricsAddress>,
     /// Print events and totals as JSON, one object a line
     #[arg(long)]
     pub json: bool,

@@ -35,6 +35,7 @@ use crate::{
     events::{Ends, Happening, read_event},
     journal::Journal,
     kernel::{Attached, Kernel, Ring, Settings},
+    metrics,
     network::Changes,
     preflight::{self, Host},
     state::{self, State},
@@ -74,7 +75,11 @@ pub fn run(args: &RunArgs) -> Result<()> {
     runtime.block_on(async {
         // Before anything is attached: from here on a signal ends the guard in good order.
         let stop = Stop::watch()?;
-        let (mut guard, rings, questions) = Guard::start(args)?;
+        let metrics = match &args.metrics {
+            Some(address) => Some(metrics::Endpoint::bind(address).await?),
+            None => None,
+        };
+        let (mut guard, rings, questions) = Guard::start(args, metrics)?;
         let ended = guard.watch(rings, questions, stop).await;
         guard.finish();
         ended
@@ -138,7 +143,10 @@ enum Wake {
 }
 
 impl Guard {
-    fn start(args: &RunArgs) -> Result<(Self, Rings, mpsc::Receiver<Question>)> {
+    fn start(
+        args: &RunArgs,
+        metrics: Option<metrics::Endpoint>,
+    ) -> Result<(Self, Rings, mpsc::Receiver<Question>)> {
         // Before the interfaces are listed, so that none is missed.
         let network = Changes::watch().context("watching interfaces and addresses")?;
         let host = preflight::check(&args.interfaces, args.cgroup.as_deref())?;
@@ -176,6 +184,9 @@ impl Guard {
         };
         guard.attach()?;
         let (ask, questions) = mpsc::channel(QUESTIONS);
+        if let Some(metrics) = metrics {
+            tokio::spawn(metrics.serve(ask.clone()));
+        }
         tokio::spawn(socket.serve(ask));
         guard.journal.line(guard.ready_line());
         // Without a service manager there is nobody to tell.

@@ -8,6 +8,7 @@
 //! - [`adopt`]: sessions and listeners that were open before the guard.
 //! - [`watcher`]: control bytes in, what they mean out.
 //! - [`events`], [`journal`], [`output`]: what happened, and where it is told.
+//! - [`metrics`]: a running guard's counters, for Prometheus.
 //! - [`state`]: what the daemon remembers.
 //! - [`control_socket`], [`status`], [`client`]: questions to a running guard.
 
@@ -20,6 +21,7 @@ pub mod events;
 pub mod guard;
 pub mod journal;
 pub mod kernel;
+pub mod metrics;
 pub mod network;
 pub mod output;
 pub mod preflight;

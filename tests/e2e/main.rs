@@ -13,6 +13,7 @@ mod gates;
 mod help;
 mod interfaces;
 mod lifecycle;
+mod metrics;
 mod neighbours;
 mod passive;
 mod refusals;

@@ -50,6 +50,8 @@ pub struct Options {
     pub control_port: u16,
     /// `--passive-ports`, none for listeners only.
     pub passive_ports: Option<RangeInclusive<u16>>,
+    /// `--metrics`
+    pub metrics: Option<String>,
 }
 
 impl Default for Options {
@@ -63,6 +65,7 @@ impl Default for Options {
             bounce_shield: false,
             control_port: CONTROL_PORT,
             passive_ports: Some(50_000..=50_031),
+            metrics: None,
         }
     }
 }
@@ -111,6 +114,9 @@ impl Guard {
         command.args(["--xdp-mode", options.xdp_mode]);
         if options.bounce_shield {
             command.arg("--bounce-shield");
+        }
+        if let Some(metrics) = &options.metrics {
+            command.args(["--metrics", metrics]);
         }
         let mut process = sandbox.server().spawn(&mut command)?;
         let ready =
