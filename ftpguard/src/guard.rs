@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ftpguard_common::{
-    abi::{MAX_SESSIONS, Policy},
+    abi::{Active, MAX_SESSIONS, Mode, Policy, Tracking},
     event::{Event, EventKind},
     verdict::Reason,
 };
@@ -28,14 +28,16 @@ use tokio::{
 use self::{sweep::Sweep, text::Text};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
-    cli::{RunArgs, TrackingArg},
+    cli::RunArgs,
     clock,
+    config::{Config, TrackingArg},
     control_socket::{ControlSocket, Question},
     events::{Ends, Happening, read_event},
     journal::Journal,
     kernel::{Attached, Kernel, Ring, Settings},
     preflight::{self, Host},
     state::{self, State},
+    values::PortRange,
     watcher::Watcher,
 };
 
@@ -69,10 +71,11 @@ pub fn run(args: &RunArgs) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the event loop")?;
+    let config = args.given.resolve()?;
     runtime.block_on(async {
         // Before anything is attached: from here on a signal ends the guard in good order.
         let stop = Stop::watch()?;
-        let (mut guard, rings, questions) = Guard::start(args)?;
+        let (mut guard, rings, questions) = Guard::start(args, config)?;
         let ended = guard.watch(rings, questions, stop).await;
         guard.finish();
         ended
@@ -82,6 +85,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
 /// Everything a running guard holds.
 struct Guard {
     args: RunArgs,
+    /// What is in force.
+    config: Config,
     host: Host,
     kernel: Kernel,
     attached: Vec<Attached>,
@@ -133,11 +138,11 @@ enum Wake {
 }
 
 impl Guard {
-    fn start(args: &RunArgs) -> Result<(Self, Rings, mpsc::Receiver<Question>)> {
-        let host = preflight::check(&args.interfaces, args.cgroup.as_deref())?;
+    fn start(args: &RunArgs, config: Config) -> Result<(Self, Rings, mpsc::Receiver<Question>)> {
+        let host = preflight::check(&config.interfaces, config.cgroup())?;
         // Before anything is attached: a second guard on the same folder ends here.
         let socket = ControlSocket::bind(&args.runtime_dir)?;
-        let mut kernel = Kernel::load(&settings(args, &host))?;
+        let mut kernel = Kernel::load(&settings(&config, &host))?;
         let rings = Rings {
             events: Ring::new(kernel.take_events()?).context("watching the event ring buffer")?,
             control: Ring::new(kernel.take_control()?)
@@ -158,12 +163,13 @@ impl Guard {
             read_at: now + READ_EVERY,
             look_at: None,
             watching_since: u64::MAX,
-            watcher: Watcher::new(match args.tracking {
+            watcher: Watcher::new(match config.tracking {
                 TrackingArg::Socket => READ_FOR_LABELS,
                 TrackingArg::Text => MAX_SESSIONS as usize,
             }),
             text: Text::default(),
             sweep: Sweep::default(),
+            config,
         };
         guard.attach()?;
         let (ask, questions) = mpsc::channel(QUESTIONS);
@@ -184,7 +190,7 @@ impl Guard {
         for interface in &self.host.interfaces {
             let attached = self
                 .kernel
-                .attach_interface(interface, self.args.xdp_mode.into())?;
+                .attach_interface(interface, self.config.xdp_mode.into())?;
             self.attached.push(attached);
         }
         self.watching_since = clock::monotonic_ns();
@@ -194,11 +200,11 @@ impl Guard {
     fn adopt(&mut self) -> Result<()> {
         let reader = Reader {
             cgroup: self.host.cgroup.clone(),
-            control_ports: self.args.control_ports.clone(),
+            control_ports: self.config.control_ports(),
         };
         let rules = Rules {
-            control_ports: self.args.control_ports.clone(),
-            passive_ports: self.args.passive_ports,
+            control_ports: self.config.control_ports(),
+            passive_ports: self.config.passive_ports(),
             uses: USES,
             now: clock::monotonic_ns(),
         };
@@ -324,7 +330,7 @@ impl Guard {
     }
 
     fn deadline(&self) -> Instant {
-        let read_at = match self.args.tracking {
+        let read_at = match self.config.tracking {
             TrackingArg::Socket => Some(self.read_at),
             TrackingArg::Text => None,
         };
@@ -378,22 +384,30 @@ impl Guard {
     }
 }
 
-fn settings(args: &RunArgs, host: &Host) -> Settings {
+fn settings(config: &Config, host: &Host) -> Settings {
     Settings {
-        policy: Policy {
-            mode: ftpguard_common::abi::Mode::from(args.mode) as u32,
-            tracking: ftpguard_common::abi::Tracking::from(args.tracking) as u32,
-            active: ftpguard_common::abi::Active::from(args.active) as u32,
-            uses: USES,
-            serving_age: nanoseconds(SERVING_AGE),
-            barred_age: nanoseconds(BARRED_AGE),
-        },
-        control_ports: args.control_ports.clone(),
-        passive_ports: args.passive_ports.map(crate::values::PortRange::ports),
-        data_source_ports: args.data_source_ports.clone(),
-        exceptions: args.allow_connect.clone(),
-        bounce_shield: args.bounce_shield,
+        policy: policy(config),
+        control_ports: config.control_ports(),
+        passive_ports: config
+            .passive_ports()
+            .into_iter()
+            .map(PortRange::ports)
+            .collect(),
+        data_source_ports: config.data_source_ports.clone(),
+        exceptions: config.destinations().collect(),
+        bounce_shield: config.bounce_shield,
         cgroup: host.cgroup.clone(),
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        mode: Mode::from(config.mode) as u32,
+        tracking: Tracking::from(config.tracking) as u32,
+        active: Active::from(config.active) as u32,
+        uses: USES,
+        serving_age: nanoseconds(SERVING_AGE),
+        barred_age: nanoseconds(BARRED_AGE),
     }
 }
 

@@ -94,6 +94,8 @@ impl Guard {
         let runtime = folder(sandbox, "guard")?;
         let mut command = Command::new(&options.binary);
         command.args(["run", "--json", "--iface", INTERFACE]);
+        // An empty file: that of the machine must not change what is tested.
+        command.args(["--config", "/dev/null"]);
         command.args(["--control-port", &options.control_port.to_string()]);
         if let Some(ports) = &options.passive_ports {
             let ports = format!("{}-{}", ports.start(), ports.end());
