@@ -103,6 +103,8 @@ impl Guard {
         for interface in &options.interfaces {
             command.args(["--iface", interface]);
         }
+        // An empty file: that of the machine must not change what is tested.
+        command.args(["--config", "/dev/null"]);
         command.args(["--control-port", &options.control_port.to_string()]);
         if let Some(ports) = &options.passive_ports {
             let ports = format!("{}-{}", ports.start(), ports.end());
