@@ -36,7 +36,10 @@ pub use self::{
     given::Unusable,
     say::say,
 };
-use crate::values::{PortRange, parse_port};
+use crate::{
+    metrics::MetricsAddress,
+    values::{PortRange, parse_port},
+};
 
 /// Where the file lies unless `--config` names another.
 pub const DEFAULT_FILE: &str = "/etc/ftpguard/ftpguard.toml";
@@ -100,6 +103,11 @@ keys! {
     /// stands for every process of the host
     #[arg(long, value_name = "DIR")]
     cgroup: PathBuf = PathBuf::new(), restart;
+
+    /// Where metrics for Prometheus are served, on this host only: "127.0.0.1:9821",
+    /// "unix:/run/ftpguard/metrics.sock", or "off"
+    #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
+    metrics: MetricsAddress = MetricsAddress::Off, restart;
 
     /// The FTP servers of this host
     #[arg(skip)]
