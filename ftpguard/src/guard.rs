@@ -5,6 +5,7 @@ mod latecomers;
 mod summary;
 mod sweep;
 mod text;
+mod watchdog;
 
 use std::{
     future::pending,
@@ -25,7 +26,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{sweep::Sweep, text::Text};
+use self::{sweep::Sweep, text::Text, watchdog::Watchdog};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::{RunArgs, TrackingArg},
@@ -105,6 +106,7 @@ struct Guard {
     watcher: Watcher,
     text: Text,
     sweep: Sweep,
+    watchdog: Watchdog,
 }
 
 /// The reading ends of both ring buffers.
@@ -172,6 +174,7 @@ impl Guard {
             }),
             text: Text::default(),
             sweep: Sweep::default(),
+            watchdog: Watchdog::from_environment(),
         };
         guard.attach()?;
         let (ask, questions) = mpsc::channel(QUESTIONS);
@@ -339,7 +342,7 @@ impl Guard {
             TrackingArg::Socket => Some(self.read_at),
             TrackingArg::Text => None,
         };
-        [self.refill_at, self.look_at, read_at]
+        [self.refill_at, self.look_at, read_at, self.watchdog.due()]
             .into_iter()
             .flatten()
             .fold(self.look_over_at, Instant::min)
@@ -347,6 +350,7 @@ impl Guard {
 
     fn on_deadline(&mut self) -> Result<()> {
         let now = Instant::now();
+        self.watchdog.on_deadline(now);
         if self.refill_at.is_some_and(|at| at <= now) {
             self.refill_at = None;
             self.refill()?;

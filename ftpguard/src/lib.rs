@@ -6,7 +6,7 @@
 //! - [`kernel`]: the one place that touches aya.
 //! - [`adopt`]: sessions and listeners that were open before the guard.
 //! - [`watcher`]: control bytes in, what they mean out.
-//! - [`events`], [`journal`], [`output`]: what happened, and where it is told.
+//! - [`events`], [`journal`], [`output`], [`logging`]: what happened, and where it is told.
 //! - [`metrics`]: a running guard's counters, for Prometheus.
 //! - [`state`]: what the daemon remembers.
 //! - [`control_socket`], [`status`], [`client`]: questions to a running guard.
@@ -20,6 +20,7 @@ pub mod events;
 pub mod guard;
 pub mod journal;
 pub mod kernel;
+pub mod logging;
 pub mod metrics;
 pub mod output;
 pub mod preflight;
@@ -53,12 +54,12 @@ where
             return Exit::Usage;
         }
     };
-    start_log();
+    logging::start();
     match carry_out(cli) {
         Ok(()) => Exit::Done,
         Err(error) => {
             log::debug!("{error:?}");
-            eprintln!("ftpguard: {}", one_line(&error));
+            logging::fatal(&one_line(&error));
             Exit::Failed
         }
     }
@@ -72,13 +73,6 @@ fn carry_out(cli: Cli) -> Result<()> {
         Command::Pinholes(ask) => client::pinholes(&ask),
         Command::Events(events) => client::events(&events),
     }
-}
-
-/// Logs go to standard error; `RUST_LOG` chooses what.
-fn start_log() {
-    let choice = env_logger::Env::default().default_filter_or("info");
-    // Fails where a test has set a logger already.
-    let _ = env_logger::Builder::from_env(choice).try_init();
 }
 
 /// The most characters of an error line; a verifier's log can be a million.
