@@ -11,6 +11,7 @@
 mod active;
 mod gates;
 mod help;
+mod interfaces;
 mod lifecycle;
 mod metrics;
 mod neighbours;

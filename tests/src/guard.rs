@@ -36,6 +36,8 @@ const SHORT: Duration = Duration::from_secs(20);
 pub struct Options {
     /// The binary; by default [`binary`].
     pub binary: PathBuf,
+    /// `--iface`, none for all but `lo`.
+    pub interfaces: Vec<&'static str>,
     /// `--mode`
     pub mode: &'static str,
     /// `--tracking`
@@ -56,6 +58,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             binary: binary(),
+            interfaces: vec![INTERFACE],
             mode: "enforce",
             tracking: "socket",
             xdp_mode: "auto",
@@ -96,7 +99,12 @@ impl Guard {
         let begun = Instant::now();
         let runtime = folder(sandbox, "guard")?;
         let mut command = Command::new(&options.binary);
-        command.args(["run", "--json", "--iface", INTERFACE]);
+        command.args(["run", "--json"]);
+        for interface in &options.interfaces {
+            command.args(["--iface", interface]);
+        }
+        // An empty file: that of the machine must not change what is tested.
+        command.args(["--config", "/dev/null"]);
         command.args(["--control-port", &options.control_port.to_string()]);
         if let Some(ports) = &options.passive_ports {
             let ports = format!("{}-{}", ports.start(), ports.end());

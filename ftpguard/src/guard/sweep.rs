@@ -43,6 +43,7 @@ impl Guard {
         self.mend_peers()?;
         self.drop_stale_advice()?;
         self.kernel.maps.refresh_addresses()?;
+        self.mend_gates()?;
         let Self {
             watcher, journal, ..
         } = self;

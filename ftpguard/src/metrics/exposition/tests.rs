@@ -27,6 +27,7 @@ pub(in crate::metrics) fn sample() -> Status {
             interface: "we\"ird".to_owned(),
             ingress: "xdp-native".to_owned(),
             egress: "tcx".to_owned(),
+            ..Hooks::default()
         }],
         sessions: 2,
         pinholes: 1,
@@ -41,6 +42,7 @@ pub(in crate::metrics) fn sample() -> Status {
         },
         verdicts: vec![count("no-pinhole", 12), count("pinhole", 5)],
         incidents: vec![count("event-lost", 1)],
+        ..Status::default()
     }
 }
 
