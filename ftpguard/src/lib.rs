@@ -32,6 +32,9 @@ pub mod status;
 pub mod values;
 pub mod watcher;
 
+#[cfg(test)]
+mod packaging;
+
 use std::ffi::OsString;
 
 use anyhow::Result;
