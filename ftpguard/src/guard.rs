@@ -6,6 +6,7 @@ mod latecomers;
 mod summary;
 mod sweep;
 mod text;
+mod watchdog;
 
 use std::{
     future::pending,
@@ -26,7 +27,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{interfaces::Interfaces, sweep::Sweep, text::Text};
+use self::{interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::RunArgs,
@@ -110,6 +111,7 @@ struct Guard {
     watcher: Watcher,
     text: Text,
     sweep: Sweep,
+    watchdog: Watchdog,
 }
 
 /// What the guard listens to: both ring buffers, and changes of the network.
@@ -184,6 +186,7 @@ impl Guard {
             }),
             text: Text::default(),
             sweep: Sweep::default(),
+            watchdog: Watchdog::from_environment(),
             config,
         };
         guard.attach()?;
@@ -371,6 +374,7 @@ impl Guard {
             self.look_at,
             read_at,
             self.interfaces.follow_at,
+            self.watchdog.due(),
         ]
         .into_iter()
         .flatten()
@@ -379,6 +383,7 @@ impl Guard {
 
     fn on_deadline(&mut self) -> Result<()> {
         let now = Instant::now();
+        self.watchdog.on_deadline(now);
         if self.refill_at.is_some_and(|at| at <= now) {
             self.refill_at = None;
             self.refill()?;

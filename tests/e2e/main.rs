@@ -19,6 +19,7 @@ mod narrowing;
 mod neighbours;
 mod passive;
 mod refusals;
+mod service;
 mod stage;
 mod text;
 mod zoo;
