@@ -42,6 +42,8 @@ pub struct Options {
     pub tracking: &'static str,
     /// `--xdp-mode`
     pub xdp_mode: &'static str,
+    /// `--iface`, one for each
+    pub interfaces: Vec<String>,
     /// `--bounce-shield`
     pub bounce_shield: bool,
     /// `--control-port`
@@ -57,6 +59,7 @@ impl Default for Options {
             mode: "enforce",
             tracking: "socket",
             xdp_mode: "auto",
+            interfaces: vec![INTERFACE.to_owned()],
             bounce_shield: false,
             control_port: CONTROL_PORT,
             passive_ports: Some(50_000..=50_031),
@@ -93,7 +96,10 @@ impl Guard {
         let begun = Instant::now();
         let runtime = folder(sandbox, "guard")?;
         let mut command = Command::new(&options.binary);
-        command.args(["run", "--json", "--iface", INTERFACE]);
+        command.args(["run", "--json"]);
+        for interface in &options.interfaces {
+            command.args(["--iface", interface]);
+        }
         command.args(["--control-port", &options.control_port.to_string()]);
         if let Some(ports) = &options.passive_ports {
             let ports = format!("{}-{}", ports.start(), ports.end());

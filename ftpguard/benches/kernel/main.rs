@@ -49,7 +49,7 @@ enum Task {
         #[arg(long, default_value_t = 200_000)]
         packets: u32,
     },
-    /// Attach a yardstick to an interface until standard input ends
+    /// Attach a yardstick to an interface until this process is ended
     Hold {
         /// `parse_only` or `drop_all`
         program: String,
