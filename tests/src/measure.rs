@@ -27,6 +27,8 @@ pub struct Sequence {
     pub took: Duration,
     /// How many first SYNs were lost.
     pub lost: usize,
+    /// How many transfers and logins failed, where that does not end the measurement.
+    pub failed: usize,
 }
 
 /// Makes `count` passive transfers one after the other in one session, as fast as they go; stops
@@ -62,6 +64,48 @@ pub fn active(stage: &Stage, family: Family, count: usize, limit: Duration) -> R
         ftp.reply()?.expect(226, "RETR")?;
         Ok(content)
     })
+}
+
+/// Makes passive transfers until the time is over. One that fails is counted, and the next one
+/// takes a new session. `prepare` is called on the client's thread first.
+pub fn persistent(
+    stage: &Stage,
+    family: Family,
+    limit: Duration,
+    prepare: impl Fn() -> Result<()> + Sync,
+) -> Result<Sequence> {
+    stage.sandbox.client().enter(|| {
+        prepare()?;
+        let commands = Commands::of(family);
+        let mut sequence = Sequence::default();
+        let mut session: Option<FtpClient> = None;
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            let attempt = match session.take() {
+                Some(ftp) => Ok(ftp),
+                None => stage.login(family),
+            };
+            let attempt = attempt.and_then(|mut ftp| {
+                let begun = Instant::now();
+                let announced = ftp.passive(commands)?;
+                let data = client::connect(announced)?;
+                let took = begun.elapsed();
+                let lost = usize::from(data.syns_lost > 0);
+                ftp.receive(SMALL_FILE, data.stream)?;
+                Ok((ftp, took, lost))
+            });
+            match attempt {
+                Ok((ftp, took, lost)) => {
+                    sequence.times.push(took);
+                    sequence.lost += lost;
+                    session = Some(ftp);
+                }
+                Err(_) => sequence.failed += 1,
+            }
+        }
+        sequence.took = start.elapsed();
+        Ok(sequence)
+    })?
 }
 
 /// Makes transfers one after the other in one session.

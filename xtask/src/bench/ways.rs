@@ -71,13 +71,23 @@ impl Way {
         sandbox: &'a Sandbox,
         other: Option<&str>,
     ) -> Result<InPlace<'a>> {
+        self.put_on(bench, sandbox, other.as_slice())
+    }
+
+    /// The same on any number of further interfaces.
+    pub(super) fn put_on<'a>(
+        self,
+        bench: &Bench,
+        sandbox: &'a Sandbox,
+        others: &[&str],
+    ) -> Result<InPlace<'a>> {
         let mut place = InPlace {
             sandbox,
             rules: false,
             guard: None,
             _yardstick: None,
         };
-        let interfaces: Vec<&str> = [INTERFACE].into_iter().chain(other).collect();
+        let interfaces: Vec<&str> = [INTERFACE].iter().chain(others).copied().collect();
         match self {
             Self::Nothing => {}
             Self::Conntrack | Self::RawDrop | Self::NetdevSet => {
@@ -93,7 +103,7 @@ impl Way {
                 } else {
                     "parse_only"
                 };
-                let interface = other.context("this would cut off the server")?;
+                let interface = others.first().context("this would cut off the server")?;
                 let mut command = Command::new(&bench.helper);
                 command.args(["hold", program, interface]);
                 let mut process = sandbox.server().spawn(&mut command)?;
