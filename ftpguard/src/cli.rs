@@ -9,7 +9,6 @@ use clap::{Args, Parser, Subcommand, error::ErrorKind};
 use crate::{
     config::Layer,
     kernel::Destination,
-    metrics::MetricsAddress,
     values::{PortRange, parse_destination, parse_port},
 };
 
@@ -76,9 +75,6 @@ pub struct RunArgs {
     /// Folder of the control socket
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUNTIME_DIR)]
     pub runtime_dir: PathBuf,
-    /// Serve metrics for Prometheus here, on this host only [default: nowhere]
-    #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
-    pub metrics: Option<MetricsAddress>,
     /// Print events and totals as JSON, one object a line
     #[arg(long)]
     pub json: bool,

@@ -36,7 +36,10 @@ pub use self::{
     given::Unusable,
     say::say,
 };
-use crate::values::{PortRange, parse_port};
+use crate::{
+    metrics::MetricsAddress,
+    values::{PortRange, parse_port},
+};
 
 /// Where the file lies unless `--config` names another.
 pub const DEFAULT_FILE: &str = "/etc/ftpguard/ftpguard.toml";
@@ -101,6 +104,16 @@ keys! {
     #[arg(long, value_name = "DIR")]
     cgroup: PathBuf = PathBuf::new(), restart;
 
+    /// Where metrics for Prometheus are served, to this host only: "127.0.0.1:9821",
+    /// "[::1]:9821" or "unix:/run/ftpguard/metrics.sock". Empty: nowhere
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: String = String::new(), restart;
+
+    /// Group whose members may ask a running guard for its state, beside root. They cannot
+    /// change anything. Empty: root alone
+    #[arg(long, value_name = "GROUP")]
+    socket_group: String = String::new(), restart;
+
     /// The FTP servers of this host
     #[arg(skip)]
     ftpd: Vec<Ftpd> = vec![Ftpd::default()], now;
@@ -138,6 +151,12 @@ impl Config {
         self.exception
             .iter()
             .flat_map(|rule| rule.connect_to.iter().copied())
+    }
+
+    /// Where metrics are served, if they are; also `None` for what [`Config::check`] refuses.
+    #[must_use]
+    pub fn metrics(&self) -> Option<MetricsAddress> {
+        self.metrics.parse().ok()
     }
 
     /// The folder given as `cgroup`, if one is.

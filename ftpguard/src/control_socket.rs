@@ -5,10 +5,10 @@
 //! bounded: the size of a request, the time it may take, the number of clients.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, Permissions},
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::{
-        fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _},
+        fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _},
         net::UnixStream as BlockingStream,
     },
     path::{Path, PathBuf},
@@ -18,8 +18,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::{
+    errno::Errno,
     fcntl::{Flock, FlockArg},
     sys::stat::{Mode, umask},
+    unistd::{Group, chown},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -103,8 +105,9 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Makes folder and socket. Refuses when another guard uses the folder.
-    pub fn bind(folder: &Path) -> Result<Self> {
+    /// Makes folder and socket, which root can open and, where one is named, the members of a
+    /// group. Refuses when another guard uses the folder.
+    pub fn bind(folder: &Path, group: &str) -> Result<Self> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o755)
@@ -123,6 +126,9 @@ impl ControlSocket {
         umask(before);
         let listener =
             listener.with_context(|| format!("making the control socket {}", path.display()))?;
+        if !group.is_empty() {
+            open_to(&path, group)?;
+        }
         Ok(Self {
             listener,
             path,
@@ -180,12 +186,28 @@ fn lock(folder: &Path) -> Result<Flock<File>> {
         .open(&path)
         .with_context(|| format!("opening {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        if errno == nix::errno::Errno::EWOULDBLOCK {
+        if errno == Errno::EWOULDBLOCK {
             in_use(folder)
         } else {
             anyhow!(errno).context(format!("locking {}", path.display()))
         }
     })
+}
+
+/// Lets the members of a group ask.
+fn open_to(path: &Path, group: &str) -> Result<()> {
+    let id = Group::from_name(group)
+        .with_context(|| format!("looking up the group {group:?}"))?
+        .with_context(|| {
+            format!("no group {group:?} on this host; make it (groupadd) or name another with --socket-group")
+        })?
+        .gid;
+    chown(path, None, Some(id))
+        .and_then(|()| {
+            fs::set_permissions(path, Permissions::from_mode(0o660))
+                .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+        })
+        .with_context(|| format!("giving {} to the group {group:?}", path.display()))
 }
 
 fn in_use(folder: &Path) -> anyhow::Error {

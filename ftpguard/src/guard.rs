@@ -78,8 +78,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     runtime.block_on(async {
         // Before anything is attached: from here on a signal ends the guard in good order.
         let stop = Stop::watch()?;
-        let metrics = match &args.metrics {
-            Some(address) => Some(metrics::Endpoint::bind(address).await?),
+        let metrics = match config.metrics() {
+            Some(address) => Some(metrics::Endpoint::bind(&address).await?),
             None => None,
         };
         let (mut guard, rings, questions) = Guard::start(args, config, metrics)?;
@@ -157,7 +157,7 @@ impl Guard {
         let network = Changes::watch().context("watching interfaces and addresses")?;
         let host = preflight::check(&config.interfaces, config.cgroup())?;
         // Before anything is attached: a second guard on the same folder ends here.
-        let socket = ControlSocket::bind(&args.runtime_dir)?;
+        let socket = ControlSocket::bind(&args.runtime_dir, &config.socket_group)?;
         let mut kernel = Kernel::load(&settings(&config, &host))?;
         let rings = Rings {
             events: Ring::new(kernel.take_events()?).context("watching the event ring buffer")?,

@@ -26,8 +26,13 @@ pub(in crate::metrics) fn sample() -> Status {
         interfaces: vec![Hooks {
             interface: "we\"ird".to_owned(),
             ingress: "xdp-native".to_owned(),
+            ingress_holds: true,
             egress: "tcx".to_owned(),
+            egress_holds: true,
+            note: None,
         }],
+        last_gate: true,
+        connect: true,
         sessions: 2,
         pinholes: 1,
         guarded_listeners: 3,
