@@ -104,10 +104,10 @@ keys! {
     #[arg(long, value_name = "DIR")]
     cgroup: PathBuf = PathBuf::new(), restart;
 
-    /// Where metrics for Prometheus are served, to this host only: "127.0.0.1:9821",
-    /// "[::1]:9821" or "unix:/run/ftpguard/metrics.sock". Empty: nowhere
-    #[arg(long, value_name = "ADDRESS")]
-    metrics: String = String::new(), restart;
+    /// Where metrics for Prometheus are served, on this host only: "127.0.0.1:9821",
+    /// "unix:/run/ftpguard/metrics.sock", or "off"
+    #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
+    metrics: MetricsAddress = MetricsAddress::Off, restart;
 
     /// Group whose members may ask a running guard for its state, beside root. They cannot
     /// change anything. Empty: root alone
@@ -151,12 +151,6 @@ impl Config {
         self.exception
             .iter()
             .flat_map(|rule| rule.connect_to.iter().copied())
-    }
-
-    /// Where metrics are served, if they are; also `None` for what [`Config::check`] refuses.
-    #[must_use]
-    pub fn metrics(&self) -> Option<MetricsAddress> {
-        self.metrics.parse().ok()
     }
 
     /// The folder given as `cgroup`, if one is.

@@ -78,10 +78,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     runtime.block_on(async {
         // Before anything is attached: from here on a signal ends the guard in good order.
         let stop = Stop::watch()?;
-        let metrics = match config.metrics() {
-            Some(address) => Some(metrics::Endpoint::bind(&address).await?),
-            None => None,
-        };
+        let metrics = metrics::Endpoint::bind(&config.metrics).await?;
         let (mut guard, rings, questions) = Guard::start(args, config, metrics)?;
         let ended = guard.watch(rings, questions, stop).await;
         guard.finish();

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The state of a running guard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// ftpguard's version.
     pub version: String,
@@ -64,7 +64,7 @@ pub struct Status {
 }
 
 /// What sits on one interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hooks {
     /// The interface.
     pub interface: String,

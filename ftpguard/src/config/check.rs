@@ -7,7 +7,6 @@ use ftpguard_common::abi::MAX_EXCEPTIONS;
 use nix::unistd::Group;
 
 use super::{Config, file::Step};
-use crate::metrics::MetricsAddress;
 
 /// Something that makes no sense, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +30,6 @@ impl Config {
     /// Drops repetitions, then checks what no single value can show: the first problem found.
     pub fn check(&mut self) -> Result<(), Problem> {
         self.tidy();
-        self.check_metrics()?;
         self.check_socket_group()?;
         self.check_ftpds()?;
         self.check_exceptions()
@@ -44,19 +42,6 @@ impl Config {
         }
         let mut seen = HashSet::new();
         self.interfaces.retain(|name| seen.insert(name.clone()));
-    }
-
-    fn check_metrics(&self) -> Result<(), Problem> {
-        if self.metrics.is_empty() {
-            return Ok(());
-        }
-        let parsed: Result<MetricsAddress, String> = self.metrics.parse();
-        parsed.map(drop).map_err(|error| {
-            Problem::new(
-                [Step::key("metrics")],
-                format!("metrics cannot be served at {:?}: {error}", self.metrics),
-            )
-        })
     }
 
     fn check_socket_group(&self) -> Result<(), Problem> {

@@ -2,12 +2,18 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
 /// What stands before the path of a Unix socket.
 const UNIX: &str = "unix:";
+/// The word for nowhere.
+const OFF: &str = "off";
 
 /// Where the metrics are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MetricsAddress {
+    /// Nowhere.
+    Off,
     /// A TCP port on a loopback address. Every user of this host can read there.
     Loopback(SocketAddr),
     /// A Unix socket, which only root can open. The path is absolute.
@@ -17,11 +23,14 @@ pub enum MetricsAddress {
 impl FromStr for MetricsAddress {
     type Err = String;
 
-    /// Reads `127.0.0.1:9821`, `[::1]:9821` or `unix:/run/ftpguard/metrics.sock`.
+    /// Reads `off`, `127.0.0.1:9821`, `[::1]:9821` or `unix:/run/ftpguard/metrics.sock`.
     ///
     /// An address that other hosts can reach is refused: the answers name no client, but they
     /// tell an attacker how far he got, and nothing here asks for a password.
     fn from_str(text: &str) -> Result<Self, String> {
+        if text == OFF {
+            return Ok(Self::Off);
+        }
         if let Some(path) = text.strip_prefix(UNIX) {
             let path = PathBuf::from(path);
             if !path.is_absolute() || path.file_name().is_none() {
@@ -33,7 +42,7 @@ impl FromStr for MetricsAddress {
             return Ok(Self::Unix(path));
         }
         let address: SocketAddr = text.parse().map_err(|_| {
-            "not ADDRESS:PORT with a numeric address (127.0.0.1:9821, [::1]:9821), and not unix:PATH"
+            "not ADDRESS:PORT with a numeric address (127.0.0.1:9821, [::1]:9821), not unix:PATH, and not off"
                 .to_owned()
         })?;
         if !address.ip().to_canonical().is_loopback() {
@@ -54,9 +63,27 @@ impl FromStr for MetricsAddress {
 impl fmt::Display for MetricsAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Off => f.write_str(OFF),
             Self::Loopback(address) => write!(f, "http://{address}/metrics"),
             Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
         }
+    }
+}
+
+impl Serialize for MetricsAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Loopback(address) => serializer.collect_str(address),
+            Self::Off | Self::Unix(_) => serializer.collect_str(self),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for MetricsAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
     }
 }
 
@@ -75,9 +102,16 @@ mod tests {
                 "http://[::ffff:127.0.0.1]:80/metrics",
             ),
             ("unix:/run/ftpguard/m.sock", "unix:/run/ftpguard/m.sock"),
+            ("off", "off"),
         ] {
             let address: MetricsAddress = text.parse().expect(text);
             assert_eq!(address.to_string(), shown);
+            let written = serde_json::to_string(&address).expect(text);
+            assert_eq!(written, format!("{text:?}"));
+            assert_eq!(
+                serde_json::from_str::<MetricsAddress>(&written).expect(text),
+                address
+            );
         }
         for (text, named) in [
             ("0.0.0.0:9821", "other hosts"),

@@ -69,23 +69,24 @@ impl Drop for SocketFile {
 
 impl Endpoint {
     /// Makes the socket. A Unix socket that nobody answers on any more is replaced; only root
-    /// can open the new one.
-    pub async fn bind(address: &MetricsAddress) -> Result<Self> {
-        match address {
+    /// can open the new one. `None` where metrics are off.
+    pub async fn bind(address: &MetricsAddress) -> Result<Option<Self>> {
+        Ok(Some(match address {
+            MetricsAddress::Off => return Ok(None),
             MetricsAddress::Loopback(address) => {
                 let listener = TcpListener::bind(address).await.with_context(|| {
                     format!("listening on {address} for metrics; choose another with --metrics")
                 })?;
-                Ok(Self {
+                Self {
                     listener: Listener::Tcp(listener),
                     _file: None,
-                })
+                }
             }
-            MetricsAddress::Unix(path) => Ok(Self {
+            MetricsAddress::Unix(path) => Self {
                 listener: Listener::Unix(bind_unix(path)?),
                 _file: Some(SocketFile(path.clone())),
-            }),
-        }
+            },
+        }))
     }
 
     /// Answers until dropped.

@@ -26,13 +26,9 @@ pub(in crate::metrics) fn sample() -> Status {
         interfaces: vec![Hooks {
             interface: "we\"ird".to_owned(),
             ingress: "xdp-native".to_owned(),
-            ingress_holds: true,
             egress: "tcx".to_owned(),
-            egress_holds: true,
-            note: None,
+            ..Hooks::default()
         }],
-        last_gate: true,
-        connect: true,
         sessions: 2,
         pinholes: 1,
         guarded_listeners: 3,
@@ -46,6 +42,7 @@ pub(in crate::metrics) fn sample() -> Status {
         },
         verdicts: vec![count("no-pinhole", 12), count("pinhole", 5)],
         incidents: vec![count("event-lost", 1)],
+        ..Status::default()
     }
 }
 

@@ -25,7 +25,8 @@ fn with_endpoint<T: Send + 'static>(
         .build()
         .expect("runtime");
     let result = runtime.block_on(async {
-        let endpoint = Endpoint::bind(address).await.expect("endpoint");
+        let endpoint = Endpoint::bind(address).await;
+        let endpoint = endpoint.expect("endpoint").expect("not off");
         let (ask, mut questions) = mpsc::channel::<Question>(4);
         tokio::spawn(endpoint.serve(ask));
         let count = Arc::clone(&asked);
@@ -206,7 +207,7 @@ fn what_is_in_the_way_is_named() {
     drop(used);
     // Nobody answers on it any more: replaced, and removed at the end.
     let bound = runtime.block_on(Endpoint::bind(&MetricsAddress::Unix(file.clone())));
-    drop(bound.expect("replaced"));
+    drop(bound.expect("replaced").expect("not off"));
     assert!(!file.exists());
 
     let error = refused(&MetricsAddress::Unix("/nonexistent/m.sock".into()));
