@@ -7,7 +7,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    config::Layer,
+    config::{Layer, ModeArg},
     kernel::Destination,
     values::{PortRange, parse_destination, parse_port},
 };
@@ -58,6 +58,10 @@ pub enum Command {
     Check(CheckArgs),
     /// Show hooks and modes in force, and the counters of a running guard
     Status(AskArgs),
+    /// Have a running guard read its configuration file again, without dropping a transfer
+    Reload(AskArgs),
+    /// Show the mode of a running guard, or switch it
+    Mode(ModeArgs),
     /// List the control connections a running guard knows
     Sessions(AskArgs),
     /// List the open pinholes of a running guard
@@ -123,6 +127,17 @@ pub struct AskArgs {
     pub json: bool,
 }
 
+/// What `mode` takes.
+#[derive(Args, Clone, Debug)]
+pub struct ModeArgs {
+    /// Mode to be in force from now on
+    #[arg(value_name = "MODE")]
+    pub mode: Option<ModeArg>,
+    /// Whom to ask, and how to print.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
 /// What `events` takes.
 #[derive(Args, Clone, Debug)]
 pub struct EventsArgs {
@@ -183,7 +198,7 @@ fn one_line(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, ModeArg, TrackingArg, XdpArg};
+    use crate::config::{Config, TrackingArg, XdpArg};
 
     fn run_args(arguments: &[&str]) -> Result<RunArgs, String> {
         let line = ["ftpguard", "run"].iter().chain(arguments);

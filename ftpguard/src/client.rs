@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
 use crate::{
-    cli::{AskArgs, EventsArgs},
+    cli::{AskArgs, EventsArgs, ModeArgs},
     control_socket::{Reply, Request, ask, follow},
     events::Record,
     status::{render_pinholes, render_sessions},
@@ -18,6 +18,23 @@ pub fn status(args: &AskArgs) -> Result<()> {
         bail!(OTHER);
     };
     show(args, &status, || status.render())
+}
+
+/// `ftpguard reload`.
+pub fn reload(args: &AskArgs) -> Result<()> {
+    let Reply::Reloaded(reloaded) = ask(&args.runtime_dir, &Request::Reload {})? else {
+        bail!(OTHER);
+    };
+    show(args, &reloaded, || reloaded.render())
+}
+
+/// `ftpguard mode`.
+pub fn mode(args: &ModeArgs) -> Result<()> {
+    let request = Request::Mode { mode: args.mode };
+    let Reply::Mode(switched) = ask(&args.ask.runtime_dir, &request)? else {
+        bail!(OTHER);
+    };
+    show(&args.ask, &switched, || switched.render())
 }
 
 /// `ftpguard sessions`.

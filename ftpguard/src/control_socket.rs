@@ -1,8 +1,8 @@
 //! The Unix socket on which a running guard answers questions.
 //!
 //! One line of JSON asks ([`Request`]), one line answers ([`Reply`]); `events` with `follow` is
-//! answered by one [`Record`] a line without end. Only root can open the socket. Everything is
-//! bounded: the size of a request, the time it may take, the number of clients.
+//! answered by one [`Record`] a line without end. Only root can open the socket, and the members of a
+//! group where one is named; these can change nothing. Everything is bounded: the size of a request, the time it may take, the number of clients.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
@@ -21,7 +21,7 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
     sys::stat::{Mode, umask},
-    unistd::{Group, chown},
+    unistd::{Group, chown, geteuid},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -34,7 +34,9 @@ use tokio::{
 };
 
 use crate::{
+    config::ModeArg,
     events::{Happening, Record},
+    guard::{Reloaded, Switched},
     status::{PinholeRow, SessionRow, Status},
 };
 
@@ -63,6 +65,26 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// Read the file again.
+    Reload {},
+    /// The mode in force, or another one.
+    Mode {
+        /// To be in force from now on.
+        #[serde(default)]
+        mode: Option<ModeArg>,
+    },
+}
+
+impl Request {
+    /// Whether it changes anything.
+    #[must_use]
+    pub const fn changes(&self) -> bool {
+        match self {
+            Self::Status {} | Self::Sessions {} | Self::Pinholes {} | Self::Events { .. } => false,
+            Self::Reload {} => true,
+            Self::Mode { mode } => mode.is_some(),
+        }
+    }
 }
 
 /// The answer.
@@ -77,6 +99,10 @@ pub enum Reply {
     Pinholes(Vec<PinholeRow>),
     /// To [`Request::Events`]; with `follow`, further records follow one a line.
     Events(Vec<Record>),
+    /// To [`Request::Reload`].
+    Reloaded(Reloaded),
+    /// To [`Request::Mode`].
+    Mode(Switched),
     /// The request made no sense or cannot be answered.
     Error(String),
 }
@@ -234,6 +260,7 @@ pub(crate) fn remove_stale(path: &Path, in_use: impl FnOnce() -> anyhow::Error) 
 }
 
 async fn serve_client(stream: UnixStream, questions: mpsc::Sender<Question>) -> io::Result<()> {
+    let asker = stream.peer_cred()?.uid();
     let (reader, mut writer) = stream.into_split();
     let mut reader = AsyncBufReader::new(reader.take(MAX_REQUEST));
     let mut line = Vec::new();
@@ -244,6 +271,11 @@ async fn serve_client(stream: UnixStream, questions: mpsc::Sender<Question>) -> 
         Ok(request) => request,
         Err(error) => return write_line(&mut writer, &Reply::Error(error)).await,
     };
+    // Members of the socket's group may look, and no more.
+    if request.changes() && asker != 0 && asker != geteuid().as_raw() {
+        let refusal = "only root may change a running guard; use sudo".to_owned();
+        return write_line(&mut writer, &Reply::Error(refusal)).await;
+    }
     let (answer, answered) = oneshot::channel();
     let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
     questions

@@ -3,6 +3,7 @@
 mod answers;
 mod interfaces;
 mod latecomers;
+mod reload;
 mod summary;
 mod sweep;
 mod text;
@@ -91,6 +92,8 @@ struct Guard {
     args: RunArgs,
     /// What is in force.
     config: Config,
+    /// What file and command line say; the mode in force may have been switched since.
+    configured: Config,
     host: Host,
     kernel: Kernel,
     attached: Vec<Attached>,
@@ -119,10 +122,13 @@ struct Rings {
     network: Changes,
 }
 
-/// The signals that end the guard.
+pub use self::reload::{Reloaded, Switched};
+
+/// The signals that end the guard, or make it read its file again.
 struct Stop {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Stop {
@@ -130,6 +136,7 @@ impl Stop {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("watching for SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("watching for SIGTERM")?,
+            hangup: signal(SignalKind::hangup()).context("watching for SIGHUP")?,
         })
     }
 }
@@ -141,6 +148,7 @@ enum Wake {
     Network,
     Question(Question),
     Deadline,
+    Reload,
     Stop(&'static str),
 }
 
@@ -184,6 +192,7 @@ impl Guard {
             }),
             text: Text::default(),
             sweep: Sweep::default(),
+            configured: config.clone(),
             config,
         };
         guard.attach()?;
@@ -202,7 +211,7 @@ impl Guard {
     /// there before; the hooks that deny come last, when the tables are complete.
     fn attach(&mut self) -> Result<()> {
         self.kernel.attach_observer()?;
-        self.adopt()?;
+        self.adopt(&self.config.clone(), None)?;
         self.kernel.attach_connect()?;
         self.kernel.attach_lookup()?;
         for interface in &self.host.interfaces {
@@ -218,14 +227,17 @@ impl Guard {
         Ok(())
     }
 
-    fn adopt(&mut self) -> Result<()> {
+    /// Adopts what is open already: everything, or with `new_control_ports` what belongs to
+    /// these, and other software's listeners in the passive ranges.
+    fn adopt(&mut self, config: &Config, new_control_ports: Option<Vec<u16>>) -> Result<()> {
         let reader = Reader {
             cgroup: self.host.cgroup.clone(),
-            control_ports: self.config.control_ports(),
+            control_ports: config.control_ports(),
         };
         let rules = Rules {
-            control_ports: self.config.control_ports(),
-            passive_ports: self.config.passive_ports(),
+            control_ports: config.control_ports(),
+            passive_ports: config.passive_ports(),
+            new_control_ports,
             uses: USES,
             now: clock::monotonic_ns(),
         };
@@ -266,6 +278,7 @@ impl Guard {
                     None => pending().await,
                 },
                 () = sleep_until(deadline.into()) => Wake::Deadline,
+                _ = stop.hangup.recv() => Wake::Reload,
                 _ = stop.interrupt.recv() => Wake::Stop("SIGINT"),
                 _ = stop.terminate.recv() => Wake::Stop("SIGTERM"),
             };
@@ -290,6 +303,10 @@ impl Guard {
                     }
                     self.on_deadline()?;
                 }
+                Wake::Reload => match self.reload() {
+                    Ok(reloaded) => log::info!("SIGHUP: {}", reloaded.render().trim_end()),
+                    Err(kept) => log::error!("SIGHUP: {kept}"),
+                },
                 Wake::Stop(signal) => {
                     log::info!("{signal}: detaching");
                     let _ = sd_notify::notify(&[NotifyState::Stopping]);

@@ -83,6 +83,8 @@ fn carry_out(cli: Cli) -> Result<()> {
         Command::Run(run) => guard::run(&run),
         Command::Check(check) => config::say(&check),
         Command::Status(ask) => client::status(&ask),
+        Command::Reload(ask) => client::reload(&ask),
+        Command::Mode(mode) => client::mode(&mode),
         Command::Sessions(ask) => client::sessions(&ask),
         Command::Pinholes(ask) => client::pinholes(&ask),
         Command::Events(events) => client::events(&events),

@@ -17,6 +17,7 @@ mod metrics;
 mod neighbours;
 mod passive;
 mod refusals;
+mod settings;
 mod stage;
 mod text;
 mod zoo;

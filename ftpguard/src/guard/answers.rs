@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Guard {
-    pub(super) fn answer(&self, question: Question) {
+    pub(super) fn answer(&mut self, question: Question) {
         let mut feed = None;
         let reply = match question.request {
             Request::Status {} => match self.status() {
@@ -30,6 +30,15 @@ impl Guard {
                 feed = follow.then(|| self.journal.follow());
                 Reply::Events(self.journal.kept())
             }
+            Request::Reload {} => match self.reload() {
+                Ok(reloaded) => Reply::Reloaded(reloaded),
+                Err(kept) => Reply::Error(kept.to_string()),
+            },
+            Request::Mode { mode: None } => Reply::Mode(self.switched()),
+            Request::Mode { mode: Some(mode) } => match self.switch(mode) {
+                Ok(switched) => Reply::Mode(switched),
+                Err(error) => Reply::Error(error.to_string()),
+            },
         };
         // The client may have gone away meanwhile.
         let _ = question.answer.send(Answer { reply, feed });
