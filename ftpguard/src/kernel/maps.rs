@@ -34,6 +34,8 @@ pub struct Maps {
     pub peers: HashMap<MapData, Peer, u32>,
     /// One word for each port, see [`ftpguard_common::abi::port_word`].
     words: PortWords,
+    /// The same map, which the programs look up by its descriptor when they are loaded.
+    _ports: MapData,
     /// This host's addresses.
     pub addresses: HashMap<MapData, Address, u32>,
     /// Destinations refused a moment ago, with the time of refusal in nanoseconds of
@@ -53,6 +55,7 @@ pub struct Maps {
 
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let ports = ports(ebpf)?;
         Ok(Self {
             sessions: typed(ebpf, "SESSIONS")?,
             advice: typed(ebpf, "ADVICE")?,
@@ -60,7 +63,8 @@ impl Maps {
             listeners: typed(ebpf, "LISTENERS")?,
             processes: typed(ebpf, "PROCESSES")?,
             peers: typed(ebpf, "PEERS")?,
-            words: words(ebpf)?,
+            words: PortWords::map(ports.fd()).map_err(KernelError::Memory)?,
+            _ports: ports,
             addresses: typed(ebpf, "ADDRESSES")?,
             barred: typed(ebpf, "BARRED")?,
             gates: typed(ebpf, "GATES")?,
@@ -219,12 +223,13 @@ impl CpuCounters {
     }
 }
 
-fn words(ebpf: &mut Ebpf) -> Result<PortWords, KernelError> {
+fn ports(ebpf: &mut Ebpf) -> Result<MapData, KernelError> {
     const NAME: &str = "PORTS";
-    let Map::Array(map) = take(ebpf, NAME)? else {
-        return Err(KernelError::Missing(NAME.to_owned()));
-    };
-    PortWords::map(map.fd()).map_err(KernelError::Memory)
+    if let Map::Array(map) = take(ebpf, NAME)? {
+        Ok(map)
+    } else {
+        Err(KernelError::Missing(NAME.to_owned()))
+    }
 }
 
 fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, KernelError> {
