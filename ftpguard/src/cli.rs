@@ -10,6 +10,7 @@ use crate::{
     config::{Layer, ModeArg},
     kernel::Destination,
     values::{PortRange, parse_destination, parse_port},
+    why::Subject,
 };
 
 /// How the `ftpguard` command ends.
@@ -62,6 +63,8 @@ pub enum Command {
     Reload(AskArgs),
     /// Show the mode of a running guard, or switch it
     Mode(ModeArgs),
+    /// Say why something was refused, by which rule, and what would have allowed it
+    Why(WhyArgs),
     /// List the control connections a running guard knows
     Sessions(AskArgs),
     /// List the open pinholes of a running guard
@@ -133,6 +136,20 @@ pub struct ModeArgs {
     /// Mode to be in force from now on
     #[arg(value_name = "MODE")]
     pub mode: Option<ModeArg>,
+    /// Whom to ask, and how to print.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// What `why` takes.
+#[derive(Args, Clone, Debug)]
+pub struct WhyArgs {
+    /// Address of a client or a destination, or a port
+    #[arg(value_name = "ADDRESS|PORT")]
+    pub subject: Option<Subject>,
+    /// The latest refusal, as without an address or port
+    #[arg(long, conflicts_with = "subject")]
+    pub last: bool,
     /// Whom to ask, and how to print.
     #[command(flatten)]
     pub ask: AskArgs,

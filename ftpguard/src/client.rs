@@ -6,10 +6,12 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
 use crate::{
-    cli::{AskArgs, EventsArgs, ModeArgs},
+    cli::{AskArgs, EventsArgs, ModeArgs, WhyArgs},
+    clock,
     control_socket::{Reply, Request, ask, follow},
     events::Record,
     status::{render_pinholes, render_sessions},
+    why::Subject,
 };
 
 /// `ftpguard status`.
@@ -34,7 +36,16 @@ pub fn mode(args: &ModeArgs) -> Result<()> {
     let Reply::Mode(switched) = ask(&args.ask.runtime_dir, &request)? else {
         bail!(OTHER);
     };
-    show(&args.ask, &switched, || switched.render())
+    show(&args.ask, &switched, || switched.render(clock::wall_ms()))
+}
+
+/// `ftpguard why`.
+pub fn why(args: &WhyArgs) -> Result<()> {
+    let subject = args.subject.unwrap_or(Subject::Last);
+    let Reply::Why(why) = ask(&args.ask.runtime_dir, &Request::Why { subject })? else {
+        bail!(OTHER);
+    };
+    show(&args.ask, &why, || why.render(clock::wall_ms()))
 }
 
 /// `ftpguard sessions`.

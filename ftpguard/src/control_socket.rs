@@ -38,6 +38,7 @@ use crate::{
     events::{Happening, Record},
     guard::{Reloaded, Switched},
     status::{PinholeRow, SessionRow, Status},
+    why::{Subject, Why},
 };
 
 /// The most bytes of one request.
@@ -73,6 +74,11 @@ pub enum Request {
         #[serde(default)]
         mode: Option<ModeArg>,
     },
+    /// Why something was refused.
+    Why {
+        /// What is asked about.
+        subject: Subject,
+    },
 }
 
 impl Request {
@@ -80,7 +86,11 @@ impl Request {
     #[must_use]
     pub const fn changes(&self) -> bool {
         match self {
-            Self::Status {} | Self::Sessions {} | Self::Pinholes {} | Self::Events { .. } => false,
+            Self::Status {}
+            | Self::Sessions {}
+            | Self::Pinholes {}
+            | Self::Events { .. }
+            | Self::Why { .. } => false,
             Self::Reload {} => true,
             Self::Mode { mode } => mode.is_some(),
         }
@@ -103,6 +113,8 @@ pub enum Reply {
     Reloaded(Reloaded),
     /// To [`Request::Mode`].
     Mode(Switched),
+    /// To [`Request::Why`].
+    Why(Box<Why>),
     /// The request made no sense or cannot be answered.
     Error(String),
 }

@@ -7,6 +7,7 @@ mod reload;
 mod summary;
 mod sweep;
 mod text;
+mod why;
 
 use std::{
     future::pending,
@@ -27,12 +28,12 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{interfaces::Interfaces, sweep::Sweep, text::Text};
+use self::{interfaces::Interfaces, sweep::Sweep, text::Text, why::Monitored};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::RunArgs,
     clock,
-    config::{Config, TrackingArg},
+    config::{Config, ModeArg, TrackingArg},
     control_socket::{ControlSocket, Question},
     events::{Ends, Happening, read_event},
     journal::Journal,
@@ -113,6 +114,8 @@ struct Guard {
     watcher: Watcher,
     text: Text,
     sweep: Sweep,
+    /// Since when monitor mode collects its evidence; `None` where it does not.
+    monitored: Option<Monitored>,
 }
 
 /// What the guard listens to: both ring buffers, and changes of the network.
@@ -192,10 +195,14 @@ impl Guard {
             }),
             text: Text::default(),
             sweep: Sweep::default(),
+            monitored: None,
             configured: config.clone(),
             config,
         };
         guard.attach()?;
+        if guard.config.mode == ModeArg::Monitor {
+            guard.begin_monitor()?;
+        }
         let (ask, questions) = mpsc::channel(QUESTIONS);
         if let Some(metrics) = metrics {
             tokio::spawn(metrics.serve(ask.clone()));
@@ -346,6 +353,9 @@ impl Guard {
         let what = self.with_owner(what, &event);
         if what.is_denial() && self.refill_at.is_none() {
             self.refill_at = Some(Instant::now() + REFILL_AFTER);
+        }
+        if what.is_denial() {
+            self.remember(&what, &event);
         }
         self.state.follow(&event);
         if let Happening::SessionClosed(_) = what {

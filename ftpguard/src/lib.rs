@@ -10,6 +10,7 @@
 //! - [`events`], [`journal`], [`output`]: what happened, and where it is told.
 //! - [`metrics`]: a running guard's counters, for Prometheus.
 //! - [`state`]: what the daemon remembers.
+//! - [`why`]: why something was refused, and what would have allowed it.
 //! - [`control_socket`], [`status`], [`client`]: questions to a running guard.
 
 pub mod adopt;
@@ -30,6 +31,7 @@ pub mod state;
 pub mod status;
 pub mod values;
 pub mod watcher;
+pub mod why;
 
 use std::ffi::OsString;
 
@@ -84,6 +86,7 @@ fn carry_out(cli: Cli) -> Result<()> {
         Command::Check(check) => config::say(&check),
         Command::Status(ask) => client::status(&ask),
         Command::Reload(ask) => client::reload(&ask),
+        Command::Why(why) => client::why(&why),
         Command::Mode(mode) => client::mode(&mode),
         Command::Sessions(ask) => client::sessions(&ask),
         Command::Pinholes(ask) => client::pinholes(&ask),

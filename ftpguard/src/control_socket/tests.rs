@@ -70,7 +70,8 @@ fn with_server<T: Send + 'static>(
                     | Request::Sessions {}
                     | Request::Pinholes {}
                     | Request::Reload {}
-                    | Request::Mode { .. } => Answer {
+                    | Request::Mode { .. }
+                    | Request::Why { .. } => Answer {
                         reply: Reply::Sessions(Vec::new()),
                         feed: None,
                     },

@@ -34,11 +34,14 @@ impl Guard {
                 Ok(reloaded) => Reply::Reloaded(reloaded),
                 Err(kept) => Reply::Error(kept.to_string()),
             },
-            Request::Mode { mode: None } => Reply::Mode(self.switched()),
-            Request::Mode { mode: Some(mode) } => match self.switch(mode) {
-                Ok(switched) => Reply::Mode(switched),
-                Err(error) => Reply::Error(error.to_string()),
-            },
+            Request::Mode { mode } => {
+                let switched = match mode {
+                    Some(mode) => self.switch(mode),
+                    None => self.switched(),
+                };
+                switched.map_or_else(|error| Reply::Error(error.to_string()), Reply::Mode)
+            }
+            Request::Why { subject } => Reply::Why(Box::new(self.why(subject))),
         };
         // The client may have gone away meanwhile.
         let _ = question.answer.send(Answer { reply, feed });
@@ -93,7 +96,7 @@ impl Guard {
         })
     }
 
-    fn sessions(&self) -> Vec<SessionRow> {
+    pub(super) fn sessions(&self) -> Vec<SessionRow> {
         let now = clock::monotonic_ns();
         let mut rows: Vec<SessionRow> = Maps::entries(&self.kernel.maps.sessions)
             .into_iter()
@@ -124,7 +127,7 @@ impl Guard {
         rows
     }
 
-    fn pinholes(&self) -> Vec<PinholeRow> {
+    pub(super) fn pinholes(&self) -> Vec<PinholeRow> {
         let now = clock::monotonic_ns();
         let mut rows: Vec<PinholeRow> = Maps::entries(&self.kernel.maps.pinholes)
             .into_iter()

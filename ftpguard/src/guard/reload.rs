@@ -12,6 +12,7 @@ use crate::{
     config::{Change, Config, ModeArg, Unusable},
     events::Happening,
     kernel::KernelError,
+    why::evidence::Evidence,
 };
 
 /// What a reload did.
@@ -21,8 +22,10 @@ pub struct Reloaded {
     pub file: String,
     /// The keys that changed.
     pub changed: Vec<String>,
-    /// The mode in force, where it was switched at run time and the file names another.
-    pub switched: Option<Switched>,
+    /// The mode in force.
+    pub mode: String,
+    /// The mode that file and command line name.
+    pub configured: String,
 }
 
 /// What a change of the mode did, or the mode as it is.
@@ -32,6 +35,9 @@ pub struct Switched {
     pub mode: String,
     /// The mode that file and command line name, and a restart brings back.
     pub configured: String,
+    /// What monitor mode would have refused; none in enforce mode.
+    #[serde(default)]
+    pub evidence: Option<Evidence>,
 }
 
 /// Why the former settings stay.
@@ -82,16 +88,21 @@ impl Guard {
             next.mode = self.config.mode;
         }
         self.put_into_force(&next)?;
+        let switched = next.mode != self.config.mode;
         self.config = next;
+        if switched {
+            self.mode_changed()
+                .map_err(|error| Kept::Kernel(error.into()))?;
+        }
         self.configured = fresh;
         self.journal.tell(Happening::ConfigurationReloaded {
             changed: changed.join(" "),
         });
-        let switched = self.switched();
         Ok(Reloaded {
             file: self.args.given.file().display().to_string(),
             changed,
-            switched: (switched.mode != switched.configured).then_some(switched),
+            mode: self.config.mode.label().to_owned(),
+            configured: self.configured.mode.label().to_owned(),
         })
     }
 
@@ -105,19 +116,32 @@ impl Guard {
             };
             self.kernel.set_policy(policy(&next))?;
             self.config = next;
+            self.mode_changed()?;
             self.journal.tell(Happening::ModeSwitched {
                 mode: mode.label().into(),
             });
         }
-        Ok(self.switched())
+        self.switched()
+    }
+
+    /// Evidence is collected in monitor mode only.
+    fn mode_changed(&mut self) -> Result<(), KernelError> {
+        match self.config.mode {
+            ModeArg::Monitor => self.begin_monitor(),
+            ModeArg::Enforce => {
+                self.monitored = None;
+                Ok(())
+            }
+        }
     }
 
     /// The mode in force, and the one that a restart brings back.
-    pub(super) fn switched(&self) -> Switched {
-        Switched {
+    pub(super) fn switched(&self) -> Result<Switched, KernelError> {
+        Ok(Switched {
             mode: self.config.mode.label().to_owned(),
             configured: self.configured.mode.label().to_owned(),
-        }
+            evidence: self.evidence()?,
+        })
     }
 
     /// Puts `next` into force, or what was before.
@@ -181,9 +205,7 @@ impl Reloaded {
             format!("in force now: {}", self.changed.join(", "))
         };
         let mut text = format!("{}: {changed}\n", self.file);
-        if let Some(switched) = &self.switched {
-            text.push_str(&switched.note());
-        }
+        text.push_str(&note(&self.mode, &self.configured));
         text
     }
 }
@@ -191,20 +213,25 @@ impl Reloaded {
 impl Switched {
     /// For people, ending in a newline.
     #[must_use]
-    pub fn render(&self) -> String {
-        format!("mode {}\n{}", self.mode, self.note())
+    pub fn render(&self, now: u64) -> String {
+        let evidence = self
+            .evidence
+            .as_ref()
+            .map(|evidence| evidence.render(now))
+            .unwrap_or_default();
+        let note = note(&self.mode, &self.configured);
+        format!("mode {}\n{note}{evidence}", self.mode)
     }
+}
 
-    fn note(&self) -> String {
-        if self.mode == self.configured {
-            return String::new();
-        }
-        format!(
-            "the mode is {} until the guard is restarted; the configuration says {}, change it \
-             there to keep it\n",
-            self.mode, self.configured
-        )
+fn note(mode: &str, configured: &str) -> String {
+    if mode == configured {
+        return String::new();
     }
+    format!(
+        "the mode is {mode} until the guard is restarted; the configuration says {configured}, \
+         change it there to keep it\n"
+    )
 }
 
 #[cfg(test)]
@@ -264,10 +291,8 @@ mod tests {
             "/etc/ftpguard/ftpguard.toml: nothing has changed\n"
         );
         reloaded.changed = vec!["ftpd".to_owned(), "bounce_shield".to_owned()];
-        reloaded.switched = Some(Switched {
-            mode: "enforce".to_owned(),
-            configured: "monitor".to_owned(),
-        });
+        reloaded.mode = "enforce".to_owned();
+        reloaded.configured = "monitor".to_owned();
         assert_eq!(
             reloaded.render(),
             "\

@@ -248,7 +248,8 @@ impl Source {
             | Reply::Pinholes(_)
             | Reply::Events(_)
             | Reply::Reloaded(_)
-            | Reply::Mode(_) => Err(io::Error::other("the guard answered something else")),
+            | Reply::Mode(_)
+            | Reply::Why(_) => Err(io::Error::other("the guard answered something else")),
         }
     }
 }
