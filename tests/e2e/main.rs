@@ -13,7 +13,9 @@ mod gates;
 mod help;
 mod interfaces;
 mod lifecycle;
+
 mod metrics;
+mod narrowing;
 mod neighbours;
 mod passive;
 mod refusals;
