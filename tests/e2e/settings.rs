@@ -16,7 +16,7 @@ use ftpguard_tests::{
     client::{self, Commands},
     ftpd::{FILE, Kind, Settings, UPLOADS},
     guard::{self, binary},
-    process,
+    process::{Finished, Process},
     scenario::{Scene, Stage, Winner},
     target::Target,
 };
@@ -37,6 +37,12 @@ fn file(stage: &Stage) -> PathBuf {
 
 fn start(stage: &Stage, file: &Path) -> Guard {
     Guard::start_with_file(&stage.sandbox, file).expect("ftpguard becomes ready")
+}
+
+fn finished(command: &mut Command) -> Finished {
+    Process::spawn(command)
+        .and_then(|process| process.wait(Duration::from_secs(10)))
+        .expect("it ends")
 }
 
 /// Its standard output.
@@ -100,7 +106,8 @@ fn k7_a_reload_drops_no_transfer() {
             write(&file, "bounce_shield = true", "50000-50063");
             let told = ask(&guard, &["reload"]);
             assert!(
-                told.ends_with("in force now: bounce_shield, ftpd\n"),
+                told.trim_end()
+                    .ends_with("in force now: bounce_shield, ftpd"),
                 "{told}"
             );
 
@@ -280,6 +287,90 @@ fn m1_the_mode_is_switched_at_run_time() {
     }
 }
 
+/// P6: whoever was refused, and whatever the ftpd was refused, is explained; monitor mode shows
+/// the same before it bites, with the exception that would allow it.
+#[test]
+fn p6_every_refusal_is_explained() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let file = file(&stage);
+    write(&file, "mode = \"monitor\"", "50000-50031");
+    let guard = start(&stage, &file);
+    let nothing = ask(&guard, &["why"]);
+    assert!(nothing.starts_with("nothing was refused"), "{nothing}");
+    play(
+        &stage,
+        Scene::BounceToThirdHost,
+        Winner::Attacker,
+        Some(&guard),
+    );
+    let third = stage.sandbox.third().socket(Family::V4, 0).ip().to_string();
+    let client = stage
+        .sandbox
+        .client()
+        .socket(Family::V4, 0)
+        .ip()
+        .to_string();
+    let evidence = ask(&guard, &["mode"]);
+    for words in [
+        "connect-to-stranger".to_owned(),
+        format!("{client} had the server connect to {third}:"),
+        format!("connect_to = [\"{third}:"),
+    ] {
+        assert!(evidence.contains(&words), "no {words:?} in\n{evidence}");
+    }
+
+    // What is proposed is taken by the file, and allows what it says.
+    let setting: Vec<&str> = evidence
+        .lines()
+        .skip_while(|line| !line.contains("[[exception]]"))
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let exception = setting.join("\n");
+    fs::write(
+        &file,
+        format!("mode = \"enforce\"\n[[ftpd]]\npassive_ports = \"50000-50031\"\n{exception}\n"),
+    )
+    .expect("written");
+    ask(&guard, &["reload"]);
+    assert_eq!(guard.status().expect("status")["mode"], "enforce");
+
+    play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
+    play(
+        &stage,
+        Scene::BounceToThirdHost,
+        Winner::Honest,
+        Some(&guard),
+    );
+    let thief = stage.sandbox.thief().socket(Family::V4, 0).ip().to_string();
+    let told = ask(&guard, &["why", &thief]);
+    for words in [
+        "no-pinhole".to_owned(),
+        format!("a data port that was open for {client}"),
+        format!("{thief} held no control connection"),
+        "(I2, K1)".to_owned(),
+        format!("{thief} holds no control connection now"),
+    ] {
+        assert!(told.contains(&words), "no {words:?} in\n{told}");
+    }
+    let last = ask(&guard, &["why", "--last"]);
+    assert!(last.starts_with("connect-to-stranger"), "{last}");
+    assert!(
+        last.contains("(O1, O4)") && last.contains("bounce attack"),
+        "{last}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&ask(&guard, &["why", "--json", &thief])).expect("JSON");
+    assert_eq!(json["denials"][0]["reason"], "no-pinhole", "{json}");
+    assert_eq!(json["denials"][0]["rules"][0], "I2", "{json}");
+    let port = ask(&guard, &["why", "50031"]);
+    assert!(
+        port.contains("port 50031 now: in the passive range of \"ftpd\"; nobody listens"),
+        "{port}"
+    );
+    let wrong = guard.ask(&["why", "nobody"]).expect("it ends");
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+}
+
 /// Members of the socket's group may look and not touch; others may do neither.
 #[test]
 fn the_socket_group_looks_and_does_not_touch() {
@@ -299,7 +390,7 @@ fn the_socket_group_looks_and_does_not_touch() {
             .arg("--runtime-dir")
             .arg(guard.runtime_dir());
         command.uid(NOBODY).gid(gid);
-        process::run(&mut command, Duration::from_secs(10)).expect("it ends")
+        finished(&mut command)
     };
     let member = group.gid.as_raw();
     let looked = ask_as(member, &["status"]);
@@ -332,7 +423,7 @@ fn check_needs_neither_root_nor_kernel() {
         let mut command = Command::new(binary());
         command.arg("check").arg("--config").arg(&file);
         command.uid(65_534).gid(65_534);
-        process::run(&mut command, Duration::from_secs(10)).expect("it ends")
+        finished(&mut command)
     };
     let valid = check("mode = \"monitor\"\n[[ftpd]]\npassive_ports = \"50000-50031\"\n");
     assert!(valid.status.success(), "{valid:?}");

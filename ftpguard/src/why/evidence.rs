@@ -48,6 +48,10 @@ pub fn propose(sources: &[Denied]) -> Vec<Proposal> {
     proposals.into_values().collect()
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "few of the many reasons call for an exception"
+)]
 fn proposal(denied: &Denied) -> Option<Proposal> {
     let destination = end(denied.remote, denied.port);
     let exception =
@@ -105,25 +109,7 @@ fn proposal(denied: &Denied) -> Option<Proposal> {
             setting: "bounce_shield = false".to_owned(),
         }),
         // Scans and knocks of strangers, and what no setting should allow.
-        Reason::NoPinhole
-        | Reason::ClosedPort
-        | Reason::TinyFragment
-        | Reason::ConnectToOtherPort
-        | Reason::DataBarred
-        | Reason::PortNotGuarded
-        | Reason::ControlPort
-        | Reason::Pinhole
-        | Reason::ForeignListener
-        | Reason::ControlPeer
-        | Reason::NotOurAddress
-        | Reason::Malformed
-        | Reason::TooDeep
-        | Reason::ConnectToPeer
-        | Reason::ConnectToControlSource
-        | Reason::ConnectListed
-        | Reason::ConnectUnprompted
-        | Reason::DataToPeer
-        | Reason::DataListed => None,
+        _ => None,
     }
 }
 
