@@ -20,6 +20,7 @@ mod neighbours;
 mod passive;
 mod refusals;
 mod service;
+mod settings;
 mod stage;
 mod text;
 mod zoo;
