@@ -36,6 +36,7 @@ use crate::{
     clock,
     config::{Config, ModeArg, TrackingArg},
     control_socket::{ControlSocket, Question},
+    doctor::predict::Seen,
     events::{Ends, Happening, read_event},
     journal::Journal,
     kernel::{Attached, Kernel, Ring, Settings},
@@ -116,6 +117,8 @@ struct Guard {
     text: Text,
     sweep: Sweep,
     watchdog: Watchdog,
+    /// The passive ports that each FTP server chose (rule D1).
+    ports: Seen,
     /// Since when monitor mode collects its evidence; `None` where it does not.
     monitored: Option<Monitored>,
 }
@@ -198,6 +201,7 @@ impl Guard {
             text: Text::default(),
             sweep: Sweep::default(),
             watchdog: Watchdog::from_environment(),
+            ports: Seen::default(),
             monitored: None,
             configured: config.clone(),
             config,
@@ -360,6 +364,7 @@ impl Guard {
         if what.is_denial() {
             self.remember(&what, &event);
         }
+        self.note_port(&what, &event);
         self.state.follow(&event);
         if let Happening::SessionClosed(_) = what {
             self.forget_text(&state::session_key(&event));
@@ -456,7 +461,7 @@ impl Guard {
     }
 }
 
-fn settings(config: &Config, host: &Host) -> Settings {
+pub(crate) fn settings(config: &Config, host: &Host) -> Settings {
     Settings {
         policy: policy(config),
         control_ports: config.control_ports(),

@@ -10,6 +10,7 @@
 //! - [`events`], [`journal`], [`output`], [`logging`]: what happened, and where it is told.
 //! - [`metrics`]: a running guard's counters, for Prometheus.
 //! - [`state`]: what the daemon remembers.
+//! - [`doctor`]: is this host fit, and which FTP servers run here?
 //! - [`why`]: why something was refused, and what would have allowed it.
 //! - [`control_socket`], [`status`], [`client`]: questions to a running guard.
 
@@ -19,6 +20,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod control_socket;
+pub mod doctor;
 pub mod events;
 pub mod guard;
 pub mod journal;
@@ -87,6 +89,7 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 fn carry_out(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Run(run) => guard::run(&run),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Check(check) => config::say(&check),
         Command::Status(ask) => client::status(&ask),
         Command::Reload(ask) => client::reload(&ask),

@@ -64,6 +64,12 @@ impl State {
         }
     }
 
+    /// The control connection of this session, if it is open.
+    #[must_use]
+    pub fn session(&self, id: u64) -> Option<&SessionKey> {
+        self.sessions.get(&id)
+    }
+
     /// A control connection is known from now on.
     pub fn session_opened(&mut self, id: u64, key: SessionKey) {
         self.tally.sessions += 1;

@@ -71,6 +71,7 @@ fn with_server<T: Send + 'static>(
                     | Request::Pinholes {}
                     | Request::Reload {}
                     | Request::Mode { .. }
+                    | Request::Ports {}
                     | Request::Why { .. } => Answer {
                         reply: Reply::Sessions(Vec::new()),
                         feed: None,

@@ -41,6 +41,7 @@ impl Guard {
                 };
                 switched.map_or_else(|error| Reply::Error(error.to_string()), Reply::Mode)
             }
+            Request::Ports {} => Reply::Ports(self.port_samples()),
             Request::Why { subject } => Reply::Why(Box::new(self.why(subject))),
         };
         // The client may have gone away meanwhile.
