@@ -9,6 +9,7 @@
 )]
 
 mod active;
+mod dresses;
 mod gates;
 mod help;
 mod interfaces;
