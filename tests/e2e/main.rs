@@ -15,6 +15,8 @@ mod help;
 mod interfaces;
 mod lifecycle;
 mod neighbours;
+mod networks;
+mod others;
 mod passive;
 mod refusals;
 mod stage;

@@ -69,42 +69,46 @@ const NOPS: [u8; 40] = [1; 40];
 type Row = (&'static str, fn(&Ends) -> Vec<Vec<u8>>);
 
 const V4: &[Row] = &[
-    ("plain", |ends| one(ends, &[], tcp(ends, SYN, &[], b""))),
+    ("plain", |ends| one(ends, &[], &tcp(ends, SYN, &[], b""))),
     ("ECE, CWR", |ends| {
-        one(ends, &[], tcp(ends, SYN | ECE | CWR, &[], b""))
+        one(ends, &[], &tcp(ends, SYN | ECE | CWR, &[], b""))
     }),
     ("PSH, URG", |ends| {
-        one(ends, &[], tcp(ends, SYN | PSH | URG, &[], b""))
+        one(ends, &[], &tcp(ends, SYN | PSH | URG, &[], b""))
     }),
-    ("FIN", |ends| one(ends, &[], tcp(ends, SYN | FIN, &[], b""))),
-    ("RST", |ends| one(ends, &[], tcp(ends, SYN | RST, &[], b""))),
+    ("FIN", |ends| {
+        one(ends, &[], &tcp(ends, SYN | FIN, &[], b""))
+    }),
+    ("RST", |ends| {
+        one(ends, &[], &tcp(ends, SYN | RST, &[], b""))
+    }),
     ("data", |ends| {
-        one(ends, &[], tcp(ends, SYN, &[], b"a fast open"))
+        one(ends, &[], &tcp(ends, SYN, &[], b"a fast open"))
     }),
     ("40 bytes of TCP options", |ends| {
-        one(ends, &[], tcp(ends, SYN, &NOPS, b""))
+        one(ends, &[], &tcp(ends, SYN, &NOPS, b""))
     }),
     ("40 bytes of IP options", |ends| {
         let packet = v4(ends, &NOPS, None, &tcp(ends, SYN, &[], b""));
         vec![ethernet(ends, &[], 0x0800, &packet)]
     }),
     ("priority tag 802.1Q", |ends| {
-        one(ends, &[TYPE_8021Q], tcp(ends, SYN, &[], b""))
+        one(ends, &[TYPE_8021Q], &tcp(ends, SYN, &[], b""))
     }),
     ("priority tag 802.1ad", |ends| {
-        one(ends, &[TYPE_8021AD], tcp(ends, SYN, &[], b""))
+        one(ends, &[TYPE_8021AD], &tcp(ends, SYN, &[], b""))
     }),
     ("priority tags 802.1ad, 802.1Q", |ends| {
         let tags = [TYPE_8021AD, TYPE_8021Q];
-        one(ends, &tags, tcp(ends, SYN, &[], b""))
+        one(ends, &tags, &tcp(ends, SYN, &[], b""))
     }),
     ("three priority tags", |ends| {
         let tags = [TYPE_8021AD, TYPE_8021Q, TYPE_8021Q];
-        one(ends, &tags, tcp(ends, SYN, &[], b""))
+        one(ends, &tags, &tcp(ends, SYN, &[], b""))
     }),
     ("four priority tags", |ends| {
         let tags = [TYPE_8021AD, TYPE_8021Q, TYPE_8021Q, TYPE_8021Q];
-        one(ends, &tags, tcp(ends, SYN, &[], b""))
+        one(ends, &tags, &tcp(ends, SYN, &[], b""))
     }),
     ("two fragments, the first with the flags", |ends| {
         fragments4(ends, &tcp(ends, SYN, &NOPS, b""), &[(0, 24), (24, 60)])
@@ -129,13 +133,13 @@ const V4: &[Row] = &[
 ];
 
 const V6: &[Row] = &[
-    ("plain", |ends| one(ends, &[], tcp(ends, SYN, &[], b""))),
+    ("plain", |ends| one(ends, &[], &tcp(ends, SYN, &[], b""))),
     ("data", |ends| {
-        one(ends, &[], tcp(ends, SYN, &[], b"a fast open"))
+        one(ends, &[], &tcp(ends, SYN, &[], b"a fast open"))
     }),
     ("priority tags 802.1ad, 802.1Q", |ends| {
         let tags = [TYPE_8021AD, TYPE_8021Q];
-        one(ends, &tags, tcp(ends, SYN, &[], b""))
+        one(ends, &tags, &tcp(ends, SYN, &[], b""))
     }),
     ("hop-by-hop options", |ends| {
         extended(ends, &[ip_number::IPV6_HEADER_HOP_BY_HOP])
@@ -174,12 +178,12 @@ const V6: &[Row] = &[
 ];
 
 /// One frame with these VLAN tags, all of VLAN 0.
-fn one(ends: &Ends, tags: &[u16], segment: Vec<u8>) -> Vec<Vec<u8>> {
+fn one(ends: &Ends, tags: &[u16], segment: &[u8]) -> Vec<Vec<u8>> {
     vec![match ends.addresses {
         [IpAddr::V4(_), IpAddr::V4(_)] => {
-            ethernet(ends, tags, 0x0800, &v4(ends, &[], None, &segment))
+            ethernet(ends, tags, 0x0800, &v4(ends, &[], None, segment))
         }
-        _ => ethernet(ends, tags, 0x86dd, &v6(ends, ip_number::TCP, &segment)),
+        _ => ethernet(ends, tags, 0x86dd, &v6(ends, ip_number::TCP, segment)),
     }]
 }
 

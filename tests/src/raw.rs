@@ -61,6 +61,7 @@ impl RawWire {
     }
 
     /// Collects TCP answers for as long as `quiet` says: what came to each port of this host.
+    #[must_use]
     pub fn replies(&self, quiet: Duration) -> HashMap<u16, Reply> {
         let mut replies = HashMap::new();
         let deadline = Instant::now() + quiet;

@@ -40,9 +40,11 @@ enum Probe {
     Module(&'static str),
 }
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 12] = [
     tool("ip", "iproute2", "makes the sandbox's network namespaces"),
     tool("tc", "iproute2", "shows what is attached to an interface"),
+    tool("ethtool", "ethtool", "turns an interface's offloads off"),
+    tool("nft", "nftables", "is the firewall beside the guard"),
     tool("setpriv", "util-linux", "runs a test without root's rights"),
     tool("vsftpd", "vsftpd", "is the ftpd to guard in the sandbox"),
     Tool {
