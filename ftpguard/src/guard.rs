@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ftpguard_common::{
-    abi::{MAX_SESSIONS, Policy},
+    abi::{Active, MAX_SESSIONS, Mode, Policy, Tracking},
     event::{Event, EventKind},
     verdict::Reason,
 };
@@ -29,15 +29,18 @@ use tokio::{
 use self::{interfaces::Interfaces, sweep::Sweep, text::Text};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
-    cli::{RunArgs, TrackingArg},
+    cli::RunArgs,
     clock,
+    config::{Config, TrackingArg},
     control_socket::{ControlSocket, Question},
     events::{Ends, Happening, read_event},
     journal::Journal,
     kernel::{Attached, Kernel, Ring, Settings},
+    metrics,
     network::Changes,
     preflight::{self, Host},
     state::{self, State},
+    values::PortRange,
     watcher::Watcher,
 };
 
@@ -71,10 +74,12 @@ pub fn run(args: &RunArgs) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the event loop")?;
+    let config = args.given.resolve()?;
     runtime.block_on(async {
         // Before anything is attached: from here on a signal ends the guard in good order.
         let stop = Stop::watch()?;
-        let (mut guard, rings, questions) = Guard::start(args)?;
+        let metrics = metrics::Endpoint::bind(&config.metrics).await?;
+        let (mut guard, rings, questions) = Guard::start(args, config, metrics)?;
         let ended = guard.watch(rings, questions, stop).await;
         guard.finish();
         ended
@@ -84,6 +89,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
 /// Everything a running guard holds.
 struct Guard {
     args: RunArgs,
+    /// What is in force.
+    config: Config,
     host: Host,
     kernel: Kernel,
     attached: Vec<Attached>,
@@ -138,13 +145,17 @@ enum Wake {
 }
 
 impl Guard {
-    fn start(args: &RunArgs) -> Result<(Self, Rings, mpsc::Receiver<Question>)> {
+    fn start(
+        args: &RunArgs,
+        config: Config,
+        metrics: Option<metrics::Endpoint>,
+    ) -> Result<(Self, Rings, mpsc::Receiver<Question>)> {
         // Before the interfaces are listed, so that none is missed.
         let network = Changes::watch().context("watching interfaces and addresses")?;
-        let host = preflight::check(&args.interfaces, args.cgroup.as_deref())?;
+        let host = preflight::check(&config.interfaces, config.cgroup())?;
         // Before anything is attached: a second guard on the same folder ends here.
         let socket = ControlSocket::bind(&args.runtime_dir)?;
-        let mut kernel = Kernel::load(&settings(args, &host))?;
+        let mut kernel = Kernel::load(&settings(&config, &host))?;
         let rings = Rings {
             events: Ring::new(kernel.take_events()?).context("watching the event ring buffer")?,
             control: Ring::new(kernel.take_control()?)
@@ -167,15 +178,19 @@ impl Guard {
             read_at: now + READ_EVERY,
             look_at: None,
             watching_since: u64::MAX,
-            watcher: Watcher::new(match args.tracking {
+            watcher: Watcher::new(match config.tracking {
                 TrackingArg::Socket => READ_FOR_LABELS,
                 TrackingArg::Text => MAX_SESSIONS as usize,
             }),
             text: Text::default(),
             sweep: Sweep::default(),
+            config,
         };
         guard.attach()?;
         let (ask, questions) = mpsc::channel(QUESTIONS);
+        if let Some(metrics) = metrics {
+            tokio::spawn(metrics.serve(ask.clone()));
+        }
         tokio::spawn(socket.serve(ask));
         guard.journal.line(guard.ready_line());
         // Without a service manager there is nobody to tell.
@@ -193,7 +208,7 @@ impl Guard {
         for interface in &self.host.interfaces {
             let attached = self
                 .kernel
-                .attach_interface(interface, self.args.xdp_mode.into())?;
+                .attach_interface(interface, self.config.xdp_mode.into())?;
             if let Some(reason) = &attached.fallback {
                 log::warn!("{interface}: no native XDP, {reason}; TC judges instead");
             }
@@ -206,11 +221,11 @@ impl Guard {
     fn adopt(&mut self) -> Result<()> {
         let reader = Reader {
             cgroup: self.host.cgroup.clone(),
-            control_ports: self.args.control_ports.clone(),
+            control_ports: self.config.control_ports(),
         };
         let rules = Rules {
-            control_ports: self.args.control_ports.clone(),
-            passive_ports: self.args.passive_ports,
+            control_ports: self.config.control_ports(),
+            passive_ports: self.config.passive_ports(),
             uses: USES,
             now: clock::monotonic_ns(),
         };
@@ -347,7 +362,7 @@ impl Guard {
     }
 
     fn deadline(&self) -> Instant {
-        let read_at = match self.args.tracking {
+        let read_at = match self.config.tracking {
             TrackingArg::Socket => Some(self.read_at),
             TrackingArg::Text => None,
         };
@@ -409,22 +424,30 @@ impl Guard {
     }
 }
 
-fn settings(args: &RunArgs, host: &Host) -> Settings {
+fn settings(config: &Config, host: &Host) -> Settings {
     Settings {
-        policy: Policy {
-            mode: ftpguard_common::abi::Mode::from(args.mode) as u32,
-            tracking: ftpguard_common::abi::Tracking::from(args.tracking) as u32,
-            active: ftpguard_common::abi::Active::from(args.active) as u32,
-            uses: USES,
-            serving_age: nanoseconds(SERVING_AGE),
-            barred_age: nanoseconds(BARRED_AGE),
-        },
-        control_ports: args.control_ports.clone(),
-        passive_ports: args.passive_ports.map(crate::values::PortRange::ports),
-        data_source_ports: args.data_source_ports.clone(),
-        exceptions: args.allow_connect.clone(),
-        bounce_shield: args.bounce_shield,
+        policy: policy(config),
+        control_ports: config.control_ports(),
+        passive_ports: config
+            .passive_ports()
+            .into_iter()
+            .map(PortRange::ports)
+            .collect(),
+        data_source_ports: config.data_source_ports.clone(),
+        exceptions: config.destinations().collect(),
+        bounce_shield: config.bounce_shield,
         cgroup: host.cgroup.clone(),
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        mode: Mode::from(config.mode) as u32,
+        tracking: Tracking::from(config.tracking) as u32,
+        active: Active::from(config.active) as u32,
+        uses: USES,
+        serving_age: nanoseconds(SERVING_AGE),
+        barred_age: nanoseconds(BARRED_AGE),
     }
 }
 

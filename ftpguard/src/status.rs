@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     events::{Ends, Way},
     kernel::CpuCounters,
+    state::Tally,
 };
 
 /// The state of a running guard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// ftpguard's version.
     pub version: String,
@@ -53,6 +54,9 @@ pub struct Status {
     pub foreign_listeners: u64,
     /// Processes of ftpds that get no pinhole from the socket observer.
     pub unsafe_processes: Vec<u32>,
+    /// What happened since the start.
+    #[serde(default)]
+    pub totals: Tally,
     /// Verdicts, counted by reason; those that did not occur are left out.
     pub verdicts: Vec<Count>,
     /// What happened to the guard itself; what did not is left out.
@@ -60,7 +64,7 @@ pub struct Status {
 }
 
 /// What sits on one interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hooks {
     /// The interface.
     pub interface: String,

@@ -14,6 +14,7 @@ mod gates;
 mod help;
 mod interfaces;
 mod lifecycle;
+mod metrics;
 mod neighbours;
 mod networks;
 mod others;

@@ -51,6 +51,8 @@ pub struct Options {
     pub control_port: u16,
     /// `--passive-ports`, none for listeners only.
     pub passive_ports: Option<RangeInclusive<u16>>,
+    /// `--metrics`
+    pub metrics: Option<String>,
 }
 
 impl Default for Options {
@@ -64,6 +66,7 @@ impl Default for Options {
             bounce_shield: false,
             control_port: CONTROL_PORT,
             passive_ports: Some(50_000..=50_031),
+            metrics: None,
         }
     }
 }
@@ -106,6 +109,8 @@ impl Guard {
         for interface in &options.interfaces {
             command.args(["--iface", interface]);
         }
+        // An empty file: that of the machine must not change what is tested.
+        command.args(["--config", "/dev/null"]);
         command.args(["--control-port", &options.control_port.to_string()]);
         if let Some(ports) = &options.passive_ports {
             let ports = format!("{}-{}", ports.start(), ports.end());
@@ -117,6 +122,9 @@ impl Guard {
         command.args(["--xdp-mode", options.xdp_mode]);
         if options.bounce_shield {
             command.arg("--bounce-shield");
+        }
+        if let Some(metrics) = &options.metrics {
+            command.args(["--metrics", metrics]);
         }
         let mut process = place.spawn(&mut command)?;
         let ready =

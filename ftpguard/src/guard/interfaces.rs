@@ -132,10 +132,10 @@ impl Guard {
 
     /// Whether the operator wants an interface of this name guarded.
     fn is_wanted(&self, name: &str) -> bool {
-        if self.args.interfaces.is_empty() {
+        if self.config.interfaces.is_empty() {
             name != "lo"
         } else {
-            self.args.interfaces.iter().any(|wanted| wanted == name)
+            self.config.interfaces.iter().any(|wanted| wanted == name)
         }
     }
 
@@ -161,7 +161,7 @@ impl Guard {
     /// Guards one more interface. One that cannot be guarded is no reason to leave the others:
     /// the last gate judges what comes by it.
     fn guard_interface(&mut self, interface: &Interface) {
-        let choice = self.args.xdp_mode.into();
+        let choice = self.config.xdp_mode.into();
         match self.kernel.attach_interface(&interface.name, choice) {
             Ok(attached) => {
                 self.interfaces.unguarded.remove(interface);

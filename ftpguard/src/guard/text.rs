@@ -24,8 +24,8 @@ pub(super) use self::words::{remark, way};
 use self::{announced::find_listener, narrow::own_port, words::changes_something};
 use super::Guard;
 use crate::{
-    cli::TrackingArg,
     clock,
+    config::TrackingArg,
     events::{Ending, Ends, Happening},
     kernel::{KernelError, Maps},
     watcher::Beginning,
@@ -142,7 +142,7 @@ impl Guard {
             }
             DialogueEvent::PassiveAnnounced { port, .. } => {
                 self.narrow(key, Port::NONE)?;
-                if self.args.tracking == TrackingArg::Text {
+                if self.config.tracking == TrackingArg::Text {
                     return self.announce(key, port);
                 }
                 self.compare(key, session, port)
@@ -253,7 +253,7 @@ impl Guard {
         };
         // In socket tracking the kernel side alone writes sessions: it may be making the next
         // pinhole now, and does not mind one that is gone.
-        if self.args.tracking == TrackingArg::Text
+        if self.config.tracking == TrackingArg::Text
             && let Some(known) = Maps::find(&maps.sessions, &session)?
             && known.pinhole == *pinhole
         {

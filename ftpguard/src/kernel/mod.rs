@@ -50,8 +50,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Ports on which the guarded ftpds accept control connections.
     pub control_ports: Vec<u16>,
-    /// The declared passive range, if there is one.
-    pub passive_ports: Option<RangeInclusive<u16>>,
+    /// The declared passive ranges.
+    pub passive_ports: Vec<RangeInclusive<u16>>,
     /// Ports from which an ftpd may open active data connections, 20 by default.
     pub data_source_ports: Vec<u16>,
     /// Destinations that an ftpd may connect to although they are no clients.
@@ -218,7 +218,7 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
 fn fill(maps: &mut Maps, settings: &Settings) -> Result<(), KernelError> {
     maps.policy.set(0, settings.policy, 0)?;
     maps.refresh_addresses()?;
-    if let Some(range) = &settings.passive_ports {
+    for range in &settings.passive_ports {
         for port in range.clone() {
             maps.add_port_role(port, port_word::PASSIVE)?;
         }

@@ -55,6 +55,7 @@ fn status() -> Status {
         guarded_listeners: 3,
         foreign_listeners: 1,
         unsafe_processes: vec![77],
+        totals: Tally::default(),
         verdicts: vec![
             count("pinhole", "pass", 5, "SYN through a pinhole"),
             count("no-pinhole", "deny", 12, "SYN to the ftpd's listener"),

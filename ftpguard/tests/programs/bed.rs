@@ -47,7 +47,7 @@ pub(crate) fn load(mode: Mode, bounce_shield: bool) -> Kernel {
             barred_age: 60_000_000_000,
         },
         control_ports: vec![21],
-        passive_ports: Some(30_000..=30_999),
+        passive_ports: vec![30_000..=30_999],
         data_source_ports: vec![20],
         exceptions: vec![Destination {
             address: address("203.0.113.192"),
