@@ -5,6 +5,7 @@ use crate::{
         Advice, Barred, Endpoint, Exception, KernelOffsets, Listener, Peer, Pinhole, PinholeKey,
         Policy, Process, Serving, Session, SessionKey,
     },
+    event::{EventBudget, Told},
     net::Address,
 };
 
@@ -26,6 +27,7 @@ pod!(
     Advice,
     Barred,
     Endpoint,
+    EventBudget,
     Exception,
     Listener,
     Peer,
@@ -37,4 +39,5 @@ pod!(
     Session,
     SessionKey,
     KernelOffsets,
+    Told,
 );

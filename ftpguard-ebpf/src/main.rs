@@ -34,6 +34,7 @@
 )]
 
 mod access;
+mod allowance;
 #[cfg(feature = "bench")]
 mod bench;
 mod connect;

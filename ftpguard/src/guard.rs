@@ -44,7 +44,7 @@ use crate::{
     watcher::Watcher,
 };
 
-/// How many denials each CPU may tell one by one between two refills.
+/// How many denials of each kind all CPUs may tell one by one between two refills.
 const EVENT_BUDGET: u32 = 64;
 /// How long after a denial the budget is refilled.
 const REFILL_AFTER: Duration = Duration::from_millis(100);
@@ -162,7 +162,9 @@ impl Guard {
                 .context("watching the ring buffer of control bytes")?,
             network,
         };
-        kernel.maps.refill_event_budget(EVENT_BUDGET)?;
+        kernel
+            .maps
+            .refill_event_budget(EVENT_BUDGET, sweep::salt())?;
         let now = Instant::now();
         let mut guard = Self {
             args: args.clone(),
@@ -327,7 +329,7 @@ impl Guard {
             return;
         };
         let what = self.with_owner(what, &event);
-        if what.is_denial() && self.refill_at.is_none() {
+        if what.attack().is_some() && self.refill_at.is_none() {
             self.refill_at = Some(Instant::now() + REFILL_AFTER);
         }
         self.state.follow(&event);

@@ -43,6 +43,7 @@ impl fmt::Display for Happening {
                 way,
                 client_port,
                 reason,
+                attack: _,
                 mode,
                 open_for,
             } => {
