@@ -10,6 +10,7 @@
 
 mod active;
 mod dresses;
+mod flood;
 mod gates;
 mod help;
 mod interfaces;

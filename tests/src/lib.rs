@@ -14,6 +14,7 @@ pub mod attack;
 pub mod cgroup;
 pub mod client;
 pub mod dress;
+pub mod flood;
 pub mod ftpd;
 pub mod guard;
 pub mod measure;
