@@ -15,7 +15,9 @@ mod gates;
 mod help;
 mod interfaces;
 mod lifecycle;
+
 mod metrics;
+mod narrowing;
 mod neighbours;
 mod networks;
 mod others;

@@ -202,15 +202,20 @@ impl Guard {
 
     /// What `ftpguard status --json` says.
     pub fn status(&self) -> Result<Value> {
+        self.list("status")
+    }
+
+    /// What this question (`status`, `sessions`, `pinholes`) is answered with, as JSON.
+    pub fn list(&self, question: &str) -> Result<Value> {
         let mut command = Command::new(&self.binary);
         command
-            .args(["status", "--json", "--runtime-dir"])
+            .args([question, "--json", "--runtime-dir"])
             .arg(&self.runtime);
         let finished = Process::spawn(&mut command)?
             .wait(SHORT)?
-            .success("ftpguard status")?;
+            .success("ftpguard")?;
         serde_json::from_str(&finished.stdout)
-            .with_context(|| format!("status is not JSON:\n{}", finished.stdout))
+            .with_context(|| format!("{question} is not JSON:\n{}", finished.stdout))
     }
 
     /// How often this reason was counted, as [`Guard::status`] says, which leaves out zeros.

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 mod bed;
+mod connect;
 mod events;
 mod frames;
 
