@@ -249,6 +249,7 @@ impl Reason {
             | Self::ConnectToLowPort
             | Self::ConnectToOtherPort
             | Self::ConnectWhileOff
+            | Self::ConnectAfterEpsvAll
             | Self::DataToPeer
             | Self::DataListed
             | Self::DataToStranger

@@ -242,6 +242,15 @@ pub enum Happening {
         /// The hook.
         hook: Word,
     },
+    /// All clients have one address that cannot be theirs: nothing is enforced (rule I8).
+    EnforcementRefused {
+        /// The address.
+        client: IpAddr,
+        /// Why, and what would help.
+        reason: Word,
+    },
+    /// A client with an address of its own came: denials take effect again.
+    EnforcementResumed {},
     /// Denials that were counted, and not told one by one.
     DenialsNotTold {
         /// How many.

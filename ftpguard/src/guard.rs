@@ -1,6 +1,7 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
 mod answers;
+mod hidden;
 mod interfaces;
 mod latecomers;
 mod summary;
@@ -26,7 +27,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{interfaces::Interfaces, sweep::Sweep, text::Text};
+use self::{hidden::Clients, interfaces::Interfaces, sweep::Sweep, text::Text};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::RunArgs,
@@ -95,6 +96,7 @@ struct Guard {
     kernel: Kernel,
     attached: Vec<Attached>,
     interfaces: Interfaces,
+    clients: Clients,
     journal: Journal,
     state: State,
     ready_at: Instant,
@@ -172,6 +174,7 @@ impl Guard {
             kernel,
             attached: Vec::new(),
             interfaces: Interfaces::default(),
+            clients: Clients::default(),
             journal: Journal::start(args.json).context("starting the output thread")?,
             state: State::default(),
             ready_at: now,
@@ -233,11 +236,13 @@ impl Guard {
         };
         for (id, key) in adopt::adopt(&mut self.kernel, &reader, &rules)? {
             self.state.session_opened(id, key);
+            self.clients.add(key.client);
             self.journal
                 .tell(Happening::SessionAdopted(Ends::from(&key)));
         }
         // Pinholes for listeners that were open already.
         self.state.reload(&self.kernel);
+        self.judge_clients()?;
         Ok(())
     }
 
@@ -333,6 +338,12 @@ impl Guard {
             self.refill_at = Some(Instant::now() + REFILL_AFTER);
         }
         self.state.follow(&event);
+        if let Happening::SessionOpened(_) = what {
+            self.clients.add(event.remote);
+            if let Err(error) = self.judge_clients() {
+                log::error!("{error}");
+            }
+        }
         if let Happening::SessionClosed(_) = what {
             self.forget_text(&state::session_key(&event));
         }

@@ -108,7 +108,12 @@ fn i6_a_flood_of_random_sources() {
 fn i6_one_source_does_not_hide_another() {
     let stage = stage(Settings::unchecked(Kind::Vsftpd));
     let (server, client) = (stage.sandbox.server(), stage.sandbox.client());
-    let guard = guard_with(&stage, &Options::default());
+    // Native, so that the server's end takes frames that carry no packet yet.
+    let options = Options {
+        xdp_mode: "native",
+        ..Options::default()
+    };
+    let guard = guard_with(&stage, &options);
     let mut ftp = client
         .enter(|| stage.login(Family::V4))
         .expect("namespace")

@@ -13,6 +13,7 @@ mod dresses;
 mod flood;
 mod gates;
 mod help;
+mod hidden;
 mod interfaces;
 mod lifecycle;
 

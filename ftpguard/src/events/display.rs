@@ -151,6 +151,10 @@ impl fmt::Display for Happening {
                 }
                 f.write_str(": attaching again")
             }
+            Self::EnforcementRefused { client: _, reason } => {
+                write!(f, "not enforcing: {reason}")
+            }
+            Self::EnforcementResumed {} => f.write_str("enforcing again"),
             Self::DenialsNotTold { count } => {
                 write!(f, "{count} more denials, not told one by one")
             }

@@ -97,12 +97,12 @@ fn each_kind_has_its_line_and_its_object() {
         (
             monitor(event(EventKind::ConnectRefused)),
             "connect would be refused -> 10.0.0.2:4711 (pid 4242): no-pinhole",
-            r#"{"time":5,"event":"connect-refused","destination":"10.0.0.2","port":4711,"pid":4242,"reason":"no-pinhole","attack":"theft-attempt","mode":"monitor"}"#,
+            r#"{"time":5,"event":"connect-refused","destination":"10.0.0.2","port":4711,"pid":4242,"reason":"no-pinhole","mode":"monitor"}"#,
         ),
         (
             event(EventKind::EgressDenied),
             "outgoing SYN denied 10.0.0.1:21 -> 10.0.0.2:4711: no-pinhole",
-            r#"{"time":5,"event":"egress-denied","destination":"10.0.0.2","port":4711,"server":"10.0.0.1","server_port":21,"reason":"no-pinhole","attack":"theft-attempt","mode":"enforce"}"#,
+            r#"{"time":5,"event":"egress-denied","destination":"10.0.0.2","port":4711,"server":"10.0.0.1","server_port":21,"reason":"no-pinhole","mode":"enforce"}"#,
         ),
         (
             event(EventKind::Unattributed),

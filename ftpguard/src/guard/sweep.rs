@@ -75,6 +75,7 @@ impl Guard {
         self.drop_stale_advice()?;
         self.kernel.maps.refresh_addresses()?;
         self.mend_gates()?;
+        self.judge_clients()?;
         let Self {
             watcher,
             journal,

@@ -21,9 +21,6 @@ pub(super) const OTHERS: Allowance = Allowance {
     per_second: 1_000,
 };
 
-/// How many sources are remembered for a second; denials of more are held back.
-const MAX_SOURCES: usize = 4_096;
-
 #[derive(Clone, Copy)]
 pub(super) struct Allowance {
     burst: u32,
@@ -52,12 +49,13 @@ impl Denials {
 
     /// Whether one more may be told; one that may not is counted.
     pub(super) fn take(&mut self, attack: Attack, source: IpAddr, now: Instant) -> bool {
-        // A source that is told of enough takes nothing from the others.
-        let is_told = self.sources.take(attack, source, now)
-            && self
-                .kinds
-                .get_mut(attack as usize)
-                .is_some_and(|kind| kind.take(now));
+        // A source that is told of enough takes nothing from the others; and one of a kind that is
+        // told of enough is not remembered, so that there are few to remember.
+        let sources = &mut self.sources;
+        let is_told = self.kinds.get_mut(attack as usize).is_some_and(|kind| {
+            kind.fill(now);
+            kind.has_one() && sources.take(attack, source, now) && kind.take(now)
+        });
         if !is_told {
             self.held_back += 1;
         }
@@ -87,9 +85,6 @@ impl Sources {
             self.since = now;
         }
         let key = (attack, network(source));
-        if self.told.len() >= MAX_SOURCES && !self.told.contains_key(&key) {
-            return false;
-        }
         let count = self.told.entry(key).or_default();
         *count += 1;
         *count <= TOLD_PER_SOURCE
@@ -126,16 +121,24 @@ impl Bucket {
 
     /// Whether one more may be told; one that may not is counted.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        let since: Duration = now.saturating_duration_since(self.filled);
-        self.filled = now;
-        self.tokens = (self.tokens + since.as_secs_f64() * f64::from(self.allowance.per_second))
-            .min(f64::from(self.allowance.burst));
-        if self.tokens < 1.0 {
+        self.fill(now);
+        if !self.has_one() {
             self.held_back += 1;
             return false;
         }
         self.tokens -= 1.0;
         true
+    }
+
+    fn fill(&mut self, now: Instant) {
+        let since: Duration = now.saturating_duration_since(self.filled);
+        self.filled = now;
+        self.tokens = (self.tokens + since.as_secs_f64() * f64::from(self.allowance.per_second))
+            .min(f64::from(self.allowance.burst));
+    }
+
+    fn has_one(&self) -> bool {
+        self.tokens >= 1.0
     }
 
     /// How many were held back since the last call.
@@ -192,7 +195,7 @@ mod tests {
         let probes = (0..100_000).filter(|last| denials.take(Attack::Probe, address(*last), now));
         assert!(probes.count() <= 200);
         assert_eq!(told(&mut denials, Attack::Theft, address(3), 5), 5);
-        assert!(denials.sources.told.len() <= MAX_SOURCES);
+        assert!(denials.sources.told.len() <= 203);
         assert_eq!(denials.held_back(), 1_000 - 10 + 100_000 - 200);
     }
 
