@@ -7,6 +7,7 @@ mod bed;
 mod connect;
 mod events;
 mod frames;
+mod model;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -24,7 +25,7 @@ use ftpguard_common::{
     verdict::{Reason, Verdict},
 };
 
-const INGRESS: [(&str, u32, u32); 2] = [
+pub(crate) const INGRESS: [(&str, u32, u32); 2] = [
     // Program, action for pass, action for deny: XDP_PASS and XDP_DROP, TC_ACT_UNSPEC and
     // TC_ACT_SHOT of <linux/bpf.h> and <linux/pkt_cls.h>.
     ("guard_ingress", 2, 1),
@@ -286,7 +287,7 @@ impl Bed {
         }
     }
 
-    fn run(&self, program: &str, frame: &[u8]) -> u32 {
+    pub(crate) fn run(&self, program: &str, frame: &[u8]) -> u32 {
         self.kernel
             .test_run(program, frame, 1)
             .unwrap()
