@@ -85,8 +85,8 @@ fn i6_a_flood_of_random_sources() {
                 .expect("the thief is named");
         }
         let sent = sent(running).expect("the flood ends");
-        let spent = processor_time(guard.id()).expect("its time") - before;
-        let share = spent.as_secs_f64() / f64::from(SECONDS);
+        let taken = processor_time(guard.id()).expect("its time");
+        let share = taken.saturating_sub(before).as_secs_f64() / f64::from(SECONDS);
         let seen = guard.counter(reason).expect("a counter") - counted;
         let lines = guard.log().lines().count() - lines;
         println!(

@@ -45,7 +45,7 @@ impl Flood<'_> {
 
 /// Waits for the end of a flood, and returns how many SYNs it sent.
 pub fn sent(flood: Process) -> Result<u64> {
-    let done = flood.wait(Duration::from_secs(60))?.success("the flood")?;
+    let done = flood.wait(Duration::from_mins(1))?.success("the flood")?;
     let count = done
         .stdout
         .lines()
