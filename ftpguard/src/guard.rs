@@ -1,6 +1,7 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
 mod answers;
+mod hidden;
 mod interfaces;
 mod latecomers;
 mod reload;
@@ -29,7 +30,10 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog, why::Monitored};
+use self::{
+    hidden::Clients, interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog,
+    why::Monitored,
+};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::RunArgs,
@@ -47,7 +51,7 @@ use crate::{
     watcher::Watcher,
 };
 
-/// How many denials each CPU may tell one by one between two refills.
+/// How many denials of each kind all CPUs may tell one by one between two refills.
 const EVENT_BUDGET: u32 = 64;
 /// How long after a denial the budget is refilled.
 const REFILL_AFTER: Duration = Duration::from_millis(100);
@@ -100,6 +104,7 @@ struct Guard {
     kernel: Kernel,
     attached: Vec<Attached>,
     interfaces: Interfaces,
+    clients: Clients,
     journal: Journal,
     state: State,
     ready_at: Instant,
@@ -175,7 +180,9 @@ impl Guard {
                 .context("watching the ring buffer of control bytes")?,
             network,
         };
-        kernel.maps.refill_event_budget(EVENT_BUDGET)?;
+        kernel
+            .maps
+            .refill_event_budget(EVENT_BUDGET, sweep::salt())?;
         let now = Instant::now();
         let mut guard = Self {
             args: args.clone(),
@@ -183,6 +190,7 @@ impl Guard {
             kernel,
             attached: Vec::new(),
             interfaces: Interfaces::default(),
+            clients: Clients::default(),
             journal: Journal::start(args.json).context("starting the output thread")?,
             state: State::default(),
             ready_at: now,
@@ -253,11 +261,13 @@ impl Guard {
         };
         for (id, key) in adopt::adopt(&mut self.kernel, &reader, &rules)? {
             self.state.session_opened(id, key);
+            self.clients.add(key.client);
             self.journal
                 .tell(Happening::SessionAdopted(Ends::from(&key)));
         }
         // Pinholes for listeners that were open already.
         self.state.reload(&self.kernel);
+        self.judge_clients()?;
         Ok(())
     }
 
@@ -354,13 +364,19 @@ impl Guard {
             return;
         };
         let what = self.with_owner(what, &event);
-        if what.is_denial() && self.refill_at.is_none() {
+        if what.attack().is_some() && self.refill_at.is_none() {
             self.refill_at = Some(Instant::now() + REFILL_AFTER);
         }
         if what.is_denial() {
             self.remember(&what, &event);
         }
         self.state.follow(&event);
+        if let Happening::SessionOpened(_) = what {
+            self.clients.add(event.remote);
+            if let Err(error) = self.judge_clients() {
+                log::error!("{error}");
+            }
+        }
         if let Happening::SessionClosed(_) = what {
             self.forget_text(&state::session_key(&event));
         }

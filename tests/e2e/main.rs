@@ -9,14 +9,19 @@
 )]
 
 mod active;
+mod dresses;
+mod flood;
 mod gates;
 mod help;
+mod hidden;
 mod interfaces;
 mod lifecycle;
 
 mod metrics;
 mod narrowing;
 mod neighbours;
+mod networks;
+mod others;
 mod passive;
 mod refusals;
 mod service;

@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::{
     ftpd::CONTROL_PORT,
+    namespace::Namespace,
     process::{Finished, Process},
     sandbox::{INTERFACE, Sandbox},
 };
@@ -99,6 +100,11 @@ pub struct Stopped {
 impl Guard {
     /// Starts the guard on the sandbox's server, and waits until it is ready.
     pub fn start(sandbox: &Sandbox, options: &Options) -> Result<Self> {
+        Self::start_in(sandbox.server(), sandbox, options)
+    }
+
+    /// Starts the guard in any of the sandbox's network namespaces, and waits until it is ready.
+    pub fn start_in(place: &Namespace, sandbox: &Sandbox, options: &Options) -> Result<Self> {
         let begun = Instant::now();
         let runtime = folder(sandbox, "guard")?;
         let mut command = Command::new(&options.binary);
@@ -123,7 +129,7 @@ impl Guard {
         if let Some(metrics) = &options.metrics {
             command.args(["--metrics", metrics]);
         }
-        let mut process = sandbox.server().spawn(&mut command)?;
+        let mut process = place.spawn(&mut command)?;
         let ready =
             process.wait_for_line("ready line", READY, |line| line.starts_with("ready:"))?;
         Ok(Self {

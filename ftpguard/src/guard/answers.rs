@@ -69,6 +69,7 @@ impl Guard {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
             mode: self.config.mode.label().to_owned(),
+            not_enforced: self.clients.refusal(),
             tracking: self.config.tracking.label().to_owned(),
             active: self.config.active.label().to_owned(),
             kernel: self.host.release.clone(),
