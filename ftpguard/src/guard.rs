@@ -59,8 +59,6 @@ const BATCH: usize = 256;
 const READ_FOR_LABELS: usize = 256;
 /// How many questions wait for the main loop.
 const QUESTIONS: usize = 16;
-/// How many data connections one pinhole admits (rule K6).
-const USES: u32 = 1;
 /// How long a thread's last read of a control connection may name its session (rule F3). An
 /// ftpd that serves several sessions in one process handles a command in one go; a second is a
 /// busy host's worth of it.
@@ -226,7 +224,7 @@ impl Guard {
         let rules = Rules {
             control_ports: self.config.control_ports(),
             passive_ports: self.config.passive_ports(),
-            uses: USES,
+            uses: u32::from(self.config.uses),
             now: clock::monotonic_ns(),
         };
         for (id, key) in adopt::adopt(&mut self.kernel, &reader, &rules)? {
@@ -445,7 +443,7 @@ fn policy(config: &Config) -> Policy {
         mode: Mode::from(config.mode) as u32,
         tracking: Tracking::from(config.tracking) as u32,
         active: Active::from(config.active) as u32,
-        uses: USES,
+        uses: u32::from(config.uses),
         serving_age: nanoseconds(SERVING_AGE),
         barred_age: nanoseconds(BARRED_AGE),
     }

@@ -13,7 +13,6 @@ mod gates;
 mod help;
 mod interfaces;
 mod lifecycle;
-
 mod metrics;
 mod narrowing;
 mod neighbours;
@@ -21,6 +20,7 @@ mod passive;
 mod refusals;
 mod stage;
 mod text;
+mod uses;
 mod zoo;
 mod zoo_clients;
 mod zoo_lifecycle;

@@ -44,6 +44,8 @@ pub struct Options {
     pub tracking: &'static str,
     /// `--xdp-mode`
     pub xdp_mode: &'static str,
+    /// `--uses`
+    pub uses: u8,
     /// `--bounce-shield`
     pub bounce_shield: bool,
     /// `--control-port`
@@ -62,6 +64,7 @@ impl Default for Options {
             mode: "enforce",
             tracking: "socket",
             xdp_mode: "auto",
+            uses: 1,
             bounce_shield: false,
             control_port: CONTROL_PORT,
             passive_ports: Some(50_000..=50_031),
@@ -114,6 +117,7 @@ impl Guard {
         command.arg("--runtime-dir").arg(&runtime);
         command.args(["--mode", options.mode, "--tracking", options.tracking]);
         command.args(["--xdp-mode", options.xdp_mode]);
+        command.args(["--uses", &options.uses.to_string()]);
         if options.bounce_shield {
             command.arg("--bounce-shield");
         }

@@ -131,11 +131,8 @@ fn is_guarded_process() -> bool {
 pub(crate) fn accepted(key: &PinholeKey, client_port: Port) -> Option<()> {
     let pinhole = PINHOLES.get_ptr_mut(key)?;
     // SAFETY: the entry stays valid for the time of this program.
-    let pinhole = unsafe { &mut *pinhole };
-    let copy = *pinhole;
-    if copy.uses > 1 {
-        pinhole.uses = copy.uses - 1;
-    } else {
+    let copy = unsafe { *pinhole };
+    if !use_once(pinhole) {
         // Gone already: as good as removed.
         let _ = PINHOLES.remove(key);
         clear_session(key, &copy);
@@ -147,6 +144,28 @@ pub(crate) fn accepted(key: &PinholeKey, client_port: Port) -> Option<()> {
         client_port,
     ));
     Some(())
+}
+
+/// Takes one use off a pinhole; false where none is left. Atomic: several handshakes may be
+/// completed at once.
+#[inline(always)]
+fn use_once(pinhole: *mut Pinhole) -> bool {
+    // SAFETY: the field lies within the entry, which stays valid for the time of this program.
+    let uses = unsafe { &raw mut (*pinhole).uses };
+    // SAFETY: the pointer is valid and aligned. As in `count_listener`: the plain form, which
+    // gives no result back.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u32 *)({uses} + 0) += {step}",
+            uses = in(reg) uses,
+            step = in(reg) -1_i64,
+            options(nostack),
+        );
+    }
+    // SAFETY: as above; volatile, because the compiler knows nothing of the addition. Who comes
+    // second may read what the other one has subtracted too, and then both remove the pinhole.
+    let left = unsafe { core::ptr::read_volatile(uses) };
+    left.cast_signed() > 0
 }
 
 /// Removes a session's pinhole that was not used up, if it is still there and still that

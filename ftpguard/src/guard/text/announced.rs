@@ -8,7 +8,7 @@ use ftpguard_common::{
     net::{Address, Port},
 };
 
-use super::{super::USES, Guard, MAX_WAITING, PATIENCE, Waiting, way};
+use super::{Guard, MAX_WAITING, PATIENCE, Waiting, way};
 use crate::{
     clock,
     events::{Ending, Happening, Phantom},
@@ -107,7 +107,7 @@ impl Guard {
         let pinhole = Pinhole {
             session: session.id,
             made_at: clock::monotonic_ns(),
-            uses: USES,
+            uses: u32::from(self.config.uses),
             origin: origin as u32,
             client_port: key.client_port,
             server_port: key.server_port,
