@@ -7,9 +7,9 @@ use aya_ebpf::{
 use ftpguard_common::{
     abi::{
         Advice, Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener, MAX_ADDRESSES,
-        MAX_BARRED, MAX_EXCEPTIONS, MAX_FORMER_LISTENERS, MAX_GATES, MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES,
-        MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy, Process,
-        Serving, Session, SessionKey,
+        MAX_BARRED, MAX_EXCEPTIONS, MAX_FORMER_LISTENERS, MAX_GATES, MAX_LISTENERS, MAX_PEERS,
+        MAX_PINHOLES, MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy,
+        Process, Serving, Session, SessionKey,
     },
     event::{ControlHeader, MAX_CAPTURE},
     net::Address,

@@ -1,6 +1,7 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
 mod answers;
+mod ftpds;
 mod interfaces;
 mod latecomers;
 mod summary;
@@ -14,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ftpguard_common::{
-    abi::{Active, MAX_SESSIONS, Mode, Policy, Tracking},
+    abi::{Active, MAX_SESSIONS, Mode, Origin, Policy, Tracking},
     event::{Event, EventKind},
     verdict::Reason,
 };
@@ -35,7 +36,7 @@ use crate::{
     control_socket::{ControlSocket, Question},
     events::{Ends, Happening, read_event},
     journal::Journal,
-    kernel::{Attached, Kernel, Ring, Settings},
+    kernel::{Attached, Kernel, Maps, Ring, Settings},
     metrics,
     network::Changes,
     preflight::{self, Host},
@@ -234,6 +235,11 @@ impl Guard {
         }
         // Pinholes for listeners that were open already.
         self.state.reload(&self.kernel);
+        for (_, pinhole) in Maps::entries(&self.kernel.maps.pinholes) {
+            if pinhole.origin == Origin::Adopted as u32 {
+                self.state.origins.made(pinhole.server_port, pinhole.origin);
+            }
+        }
         Ok(())
     }
 
@@ -303,7 +309,7 @@ impl Guard {
         self.read_at = Instant::now() + READ_EVERY;
         self.read_control(&mut rings.control)?;
         self.read_events(&mut rings.events);
-        Ok(())
+        Ok(self.rearm()?)
     }
 
     fn read_events(&mut self, ring: &mut Ring) {
@@ -329,6 +335,7 @@ impl Guard {
             self.refill_at = Some(Instant::now() + REFILL_AFTER);
         }
         self.state.follow(&event);
+        self.count_origin(&event);
         if let Happening::SessionClosed(_) = what {
             self.forget_text(&state::session_key(&event));
         }
@@ -346,6 +353,19 @@ impl Guard {
             log::error!("{error}");
         }
         self.journal.tell_at(event.at, what);
+    }
+
+    /// What the event says of how surely listeners are attributed.
+    fn count_origin(&mut self, event: &Event) {
+        if event.kind == EventKind::PinholeMade as u32 {
+            if let Some(session) = self.state.session(event.session) {
+                self.text.pinhole_made(session);
+            }
+        } else if event.kind == EventKind::Unattributed as u32
+            && let Ok(Some(process)) = Maps::find(&self.kernel.maps.processes, &event.tgid)
+        {
+            self.state.origins.unattributed(process.control_port);
+        }
     }
 
     /// Says whose port it was that a SYN went for.

@@ -13,6 +13,7 @@ mod gates;
 mod help;
 mod interfaces;
 mod lifecycle;
+mod listeners;
 mod metrics;
 mod narrowing;
 mod neighbours;

@@ -10,6 +10,7 @@ use super::Guard;
 use crate::{
     adopt::latecomers::{Stranger, adopt_ancestors, look_again},
     events::Happening,
+    kernel::Maps,
     state,
 };
 
@@ -31,7 +32,10 @@ impl Guard {
             Ok(Stranger::Foreign) => true,
             Ok(Stranger::Elsewhere | Stranger::Ours(None)) => false,
             Ok(Stranger::Ours(Some(pinhole))) => {
-                self.state.pinhole_made(&pinhole);
+                // It may be used already.
+                if let Ok(Some(made)) = Maps::find(&self.kernel.maps.pinholes, &pinhole) {
+                    self.state.pinhole_made(&pinhole, &made);
+                }
                 self.journal.tell(Happening::PinholeMade {
                     way: super::text::way(&pinhole),
                     origin: Origin::Adopted.label().into(),

@@ -119,7 +119,8 @@ impl Guard {
             .insert(wanted, pinhole, 0)
             .map_err(KernelError::from)?;
         self.text.spoken_of.insert(*key, (wanted, pinhole.made_at));
-        self.state.pinhole_made(&wanted);
+        self.state.pinhole_made(&wanted, &pinhole);
+        self.text.pinhole_made(*key);
         self.journal.tell(Happening::PinholeMade {
             way: way(&wanted),
             origin: origin.label().into(),
