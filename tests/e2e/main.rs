@@ -12,6 +12,7 @@ mod active;
 mod gates;
 mod help;
 mod interfaces;
+mod levels;
 mod lifecycle;
 mod listeners;
 mod metrics;
