@@ -6,7 +6,6 @@ use ftpguard_tests::{
     client::{self, Commands},
     ftpd::{Activation, Kind, SMALL_FILE, Settings},
     sandbox::Host,
-    scenario::Stage,
 };
 use serde_json::Value;
 

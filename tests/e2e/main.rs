@@ -19,6 +19,7 @@ mod metrics;
 mod narrowing;
 mod neighbours;
 mod passive;
+mod proxy;
 mod refusals;
 mod stage;
 mod text;

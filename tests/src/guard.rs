@@ -18,9 +18,10 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{
+    cgroup::Cgroup,
     ftpd::CONTROL_PORT,
     process::{Finished, Process},
-    sandbox::{INTERFACE, Sandbox},
+    sandbox::{Host, INTERFACE, Sandbox},
 };
 
 /// The environment variable that names the binary to test.
@@ -44,6 +45,8 @@ pub struct Options {
     pub tracking: &'static str,
     /// `--xdp-mode`
     pub xdp_mode: &'static str,
+    /// `--allow-connect`
+    pub allow_connect: Vec<String>,
     /// `--uses`
     pub uses: u8,
     /// `--bounce-shield`
@@ -64,6 +67,7 @@ impl Default for Options {
             mode: "enforce",
             tracking: "socket",
             xdp_mode: "auto",
+            allow_connect: Vec::new(),
             uses: 1,
             bounce_shield: false,
             control_port: CONTROL_PORT,
@@ -99,6 +103,16 @@ pub struct Stopped {
 impl Guard {
     /// Starts the guard on the sandbox's server, and waits until it is ready.
     pub fn start(sandbox: &Sandbox, options: &Options) -> Result<Self> {
+        Self::start_on(sandbox, sandbox.server(), sandbox.ftpd_cgroup(), options)
+    }
+
+    /// Starts a guard of what runs in this control group on some host.
+    pub fn start_on(
+        sandbox: &Sandbox,
+        host: &Host,
+        cgroup: &Cgroup,
+        options: &Options,
+    ) -> Result<Self> {
         let begun = Instant::now();
         let runtime = folder(sandbox, "guard")?;
         let mut command = Command::new(&options.binary);
@@ -113,7 +127,10 @@ impl Guard {
             let ports = format!("{}-{}", ports.start(), ports.end());
             command.args(["--passive-ports", &ports]);
         }
-        command.arg("--cgroup").arg(sandbox.ftpd_cgroup().path());
+        for destination in &options.allow_connect {
+            command.args(["--allow-connect", destination]);
+        }
+        command.arg("--cgroup").arg(cgroup.path());
         command.arg("--runtime-dir").arg(&runtime);
         command.args(["--mode", options.mode, "--tracking", options.tracking]);
         command.args(["--xdp-mode", options.xdp_mode]);
@@ -124,7 +141,7 @@ impl Guard {
         if let Some(metrics) = &options.metrics {
             command.args(["--metrics", metrics]);
         }
-        let mut process = sandbox.server().spawn(&mut command)?;
+        let mut process = host.spawn(&mut command)?;
         let ready =
             process.wait_for_line("ready line", READY, |line| line.starts_with("ready:"))?;
         Ok(Self {

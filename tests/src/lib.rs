@@ -18,6 +18,7 @@ pub mod guard;
 pub mod measure;
 pub mod namespace;
 pub mod process;
+pub mod proxy;
 pub mod sandbox;
 pub mod scenario;
 pub mod target;
