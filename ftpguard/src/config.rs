@@ -89,6 +89,11 @@ keys! {
     #[arg(long, value_name = "WHOM")]
     active: ActiveArg = ActiveArg::Client, now;
 
+    /// How many data connections the client may open to one announced port, 1 to 16. More than
+    /// one is for clients that transfer in parallel (MODE B or E)
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=16))]
+    uses: u8 = 1, now;
+
     /// Ports from which the FTP server opens active data connections
     #[arg(long = "data-source-port", value_name = "PORT", value_parser = parse_port)]
     #[serde(deserialize_with = "crate::values::one_or_many::some_ports")]

@@ -1,6 +1,7 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
 mod answers;
+mod ftpds;
 mod hidden;
 mod interfaces;
 mod latecomers;
@@ -18,7 +19,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ftpguard_common::{
-    abi::{Active, MAX_SESSIONS, Mode, Policy, Tracking},
+    abi::{Active, MAX_SESSIONS, Mode, Origin, Policy, Tracking},
     event::{Event, EventKind},
     verdict::Reason,
 };
@@ -42,7 +43,7 @@ use crate::{
     control_socket::{ControlSocket, Question},
     events::{Ends, Happening, read_event},
     journal::Journal,
-    kernel::{Attached, Kernel, Ring, Settings},
+    kernel::{Attached, Kernel, Maps, Ring, Settings},
     metrics,
     network::Changes,
     preflight::{self, Host},
@@ -66,8 +67,6 @@ const BATCH: usize = 256;
 const READ_FOR_LABELS: usize = 256;
 /// How many questions wait for the main loop.
 const QUESTIONS: usize = 16;
-/// How many data connections one pinhole admits (rule K6).
-const USES: u32 = 1;
 /// How long a thread's last read of a control connection may name its session (rule F3). An
 /// ftpd that serves several sessions in one process handles a command in one go; a second is a
 /// busy host's worth of it.
@@ -256,7 +255,7 @@ impl Guard {
             control_ports: config.control_ports(),
             passive_ports: config.passive_ports(),
             new_control_ports,
-            uses: USES,
+            uses: u32::from(config.uses),
             now: clock::monotonic_ns(),
         };
         for (id, key) in adopt::adopt(&mut self.kernel, &reader, &rules)? {
@@ -267,6 +266,15 @@ impl Guard {
         }
         // Pinholes for listeners that were open already.
         self.state.reload(&self.kernel);
+        for (_, pinhole) in Maps::entries(&self.kernel.maps.pinholes) {
+            let is_new = rules
+                .new_control_ports
+                .as_ref()
+                .is_none_or(|ports| ports.contains(&pinhole.server_port.number()));
+            if is_new && pinhole.origin == Origin::Adopted as u32 {
+                self.state.origins.made(pinhole.server_port, pinhole.origin);
+            }
+        }
         self.judge_clients()?;
         Ok(())
     }
@@ -342,7 +350,7 @@ impl Guard {
         self.read_at = Instant::now() + READ_EVERY;
         self.read_control(&mut rings.control)?;
         self.read_events(&mut rings.events);
-        Ok(())
+        Ok(self.rearm()?)
     }
 
     fn read_events(&mut self, ring: &mut Ring) {
@@ -364,13 +372,13 @@ impl Guard {
             return;
         };
         let what = self.with_owner(what, &event);
-        if what.attack().is_some() && self.refill_at.is_none() {
-            self.refill_at = Some(Instant::now() + REFILL_AFTER);
-        }
-        if what.is_denial() {
+        if what.attack().is_some() {
+            self.refill_at
+                .get_or_insert_with(|| Instant::now() + REFILL_AFTER);
             self.remember(&what, &event);
         }
         self.state.follow(&event);
+        self.count_origin(&event);
         if let Happening::SessionOpened(_) = what {
             self.clients.add(event.remote);
             if let Err(error) = self.judge_clients() {
@@ -394,6 +402,19 @@ impl Guard {
             log::error!("{error}");
         }
         self.journal.tell_at(event.at, what);
+    }
+
+    /// What the event says of how surely listeners are attributed.
+    fn count_origin(&mut self, event: &Event) {
+        if event.kind == EventKind::PinholeMade as u32 {
+            if let Some(session) = self.state.session(event.session) {
+                self.text.pinhole_made(session);
+            }
+        } else if event.kind == EventKind::Unattributed as u32
+            && let Ok(Some(process)) = Maps::find(&self.kernel.maps.processes, &event.tgid)
+        {
+            self.state.origins.unattributed(process.control_port);
+        }
     }
 
     /// Says whose port it was that a SYN went for.
@@ -493,7 +514,7 @@ fn policy(config: &Config) -> Policy {
         mode: Mode::from(config.mode) as u32,
         tracking: Tracking::from(config.tracking) as u32,
         active: Active::from(config.active) as u32,
-        uses: USES,
+        uses: u32::from(config.uses),
         serving_age: nanoseconds(SERVING_AGE),
         barred_age: nanoseconds(BARRED_AGE),
     }

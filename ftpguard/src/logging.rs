@@ -93,7 +93,7 @@ fn level(what: &Happening) -> Level {
         what,
         Happening::DenialsNotTold { .. } | Happening::EventsLost { .. }
     );
-    if what.is_denial() || lost {
+    if what.attack().is_some() || lost {
         Level::Warn
     } else {
         Level::Debug

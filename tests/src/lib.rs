@@ -20,6 +20,7 @@ pub mod guard;
 pub mod measure;
 pub mod namespace;
 pub mod process;
+pub mod proxy;
 pub mod raw;
 pub mod sandbox;
 pub mod scenario;

@@ -91,6 +91,7 @@ impl Guard {
             guarded_listeners: guarded,
             foreign_listeners: foreign,
             unsafe_processes,
+            ftpds: self.ftpds(),
             totals: self.state.tally,
             verdicts: status::verdicts(&counters),
             incidents: status::incidents(&counters),
