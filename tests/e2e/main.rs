@@ -11,6 +11,7 @@
 mod active;
 mod gates;
 mod help;
+mod hostile;
 mod lifecycle;
 mod neighbours;
 mod passive;

@@ -21,6 +21,8 @@ pub mod process;
 pub mod record;
 pub mod sandbox;
 pub mod scenario;
+pub mod scripted;
+pub mod shaper;
 pub mod tap;
 pub mod target;
 pub mod tls;
