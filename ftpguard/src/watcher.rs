@@ -166,14 +166,31 @@ impl Watcher {
     /// among what this host has not acknowledged yet.
     #[must_use]
     pub fn client_sequence(&self, key: &SessionKey) -> Option<u32> {
+        let text = self.read(key)?;
+        let waiting = text.received.waiting()?;
+        text.dialogue
+            .asks_nothing(waiting)
+            .then_some(text.client_sequence)
+    }
+
+    /// Whether the session's `EPSV ALL` is in force (rule C5).
+    #[must_use]
+    pub fn is_epsv_all(&self, key: &SessionKey) -> bool {
+        self.read(key)
+            .is_some_and(|text| text.dialogue.is_epsv_all())
+    }
+
+    /// Whether a command that names or asks for a data port is unanswered: the ftpd may be
+    /// following it already (rule O5).
+    #[must_use]
+    pub fn awaits_data_command(&self, key: &SessionKey) -> bool {
+        self.read(key)
+            .is_some_and(|text| text.dialogue.awaits_data_command())
+    }
+
+    fn read(&self, key: &SessionKey) -> Option<&Conversation> {
         match self.sessions.get(key) {
-            Some(Text::Read(conversation)) => {
-                let waiting = conversation.received.waiting()?;
-                conversation
-                    .dialogue
-                    .asks_nothing(waiting)
-                    .then_some(conversation.client_sequence)
-            }
+            Some(Text::Read(conversation)) => Some(conversation),
             Some(Text::Opaque(_)) | None => None,
         }
     }

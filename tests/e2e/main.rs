@@ -12,10 +12,15 @@ mod active;
 mod gates;
 mod help;
 mod hostile;
+mod interfaces;
 mod lifecycle;
+
+mod metrics;
+mod narrowing;
 mod neighbours;
 mod passive;
 mod refusals;
+mod service;
 mod stage;
 mod text;
 mod zoo;

@@ -22,6 +22,7 @@ pub mod record;
 pub mod sandbox;
 pub mod scenario;
 pub mod scripted;
+pub mod service_manager;
 pub mod shaper;
 pub mod tap;
 pub mod target;

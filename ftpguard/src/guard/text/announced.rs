@@ -96,7 +96,7 @@ impl Guard {
             return Ok(false);
         };
         if listener.control_port == Port::NONE
-            || self.args.control_ports.contains(&port.number())
+            || self.config.control_ports().contains(&port.number())
             || !serves(maps, &listener, &session)?
             || is_promised(maps, &listener, &session)?
         {
