@@ -146,6 +146,7 @@ mod tests {
                 client_port: 4711,
                 reason: "no-pinhole".into(),
                 mode: "enforce".into(),
+                attack: "theft-attempt".into(),
                 open_for: vec![[10, 0, 0, 2].into(), [10, 0, 0, 4].into()],
             },
         };

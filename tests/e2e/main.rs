@@ -14,6 +14,7 @@ mod flood;
 mod gates;
 mod help;
 mod hidden;
+mod hostile;
 mod interfaces;
 mod levels;
 mod lifecycle;
