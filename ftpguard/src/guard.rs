@@ -1,6 +1,8 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
 mod answers;
+mod ftpds;
+mod hidden;
 mod interfaces;
 mod latecomers;
 mod reload;
@@ -17,7 +19,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ftpguard_common::{
-    abi::{Active, MAX_SESSIONS, Mode, Policy, Tracking},
+    abi::{Active, MAX_SESSIONS, Mode, Origin, Policy, Tracking},
     event::{Event, EventKind},
     verdict::Reason,
 };
@@ -29,7 +31,10 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog, why::Monitored};
+use self::{
+    hidden::Clients, interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog,
+    why::Monitored,
+};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::RunArgs,
@@ -39,7 +44,7 @@ use crate::{
     doctor::predict::Seen,
     events::{Ends, Happening, read_event},
     journal::Journal,
-    kernel::{Attached, Kernel, Ring, Settings},
+    kernel::{Attached, Kernel, Maps, Ring, Settings},
     metrics,
     network::Changes,
     preflight::{self, Host},
@@ -48,7 +53,7 @@ use crate::{
     watcher::Watcher,
 };
 
-/// How many denials each CPU may tell one by one between two refills.
+/// How many denials of each kind all CPUs may tell one by one between two refills.
 const EVENT_BUDGET: u32 = 64;
 /// How long after a denial the budget is refilled.
 const REFILL_AFTER: Duration = Duration::from_millis(100);
@@ -63,8 +68,6 @@ const BATCH: usize = 256;
 const READ_FOR_LABELS: usize = 256;
 /// How many questions wait for the main loop.
 const QUESTIONS: usize = 16;
-/// How many data connections one pinhole admits (rule K6).
-const USES: u32 = 1;
 /// How long a thread's last read of a control connection may name its session (rule F3). An
 /// ftpd that serves several sessions in one process handles a command in one go; a second is a
 /// busy host's worth of it.
@@ -101,6 +104,7 @@ struct Guard {
     kernel: Kernel,
     attached: Vec<Attached>,
     interfaces: Interfaces,
+    clients: Clients,
     journal: Journal,
     state: State,
     ready_at: Instant,
@@ -178,7 +182,9 @@ impl Guard {
                 .context("watching the ring buffer of control bytes")?,
             network,
         };
-        kernel.maps.refill_event_budget(EVENT_BUDGET)?;
+        kernel
+            .maps
+            .refill_event_budget(EVENT_BUDGET, sweep::salt())?;
         let now = Instant::now();
         let mut guard = Self {
             args: args.clone(),
@@ -186,6 +192,7 @@ impl Guard {
             kernel,
             attached: Vec::new(),
             interfaces: Interfaces::default(),
+            clients: Clients::default(),
             journal: Journal::start(args.json).context("starting the output thread")?,
             state: State::default(),
             ready_at: now,
@@ -252,16 +259,27 @@ impl Guard {
             control_ports: config.control_ports(),
             passive_ports: config.passive_ports(),
             new_control_ports,
-            uses: USES,
+            uses: u32::from(config.uses),
             now: clock::monotonic_ns(),
         };
         for (id, key) in adopt::adopt(&mut self.kernel, &reader, &rules)? {
             self.state.session_opened(id, key);
+            self.clients.add(key.client);
             self.journal
                 .tell(Happening::SessionAdopted(Ends::from(&key)));
         }
         // Pinholes for listeners that were open already.
         self.state.reload(&self.kernel);
+        for (_, pinhole) in Maps::entries(&self.kernel.maps.pinholes) {
+            let is_new = rules
+                .new_control_ports
+                .as_ref()
+                .is_none_or(|ports| ports.contains(&pinhole.server_port.number()));
+            if is_new && pinhole.origin == Origin::Adopted as u32 {
+                self.state.origins.made(pinhole.server_port, pinhole.origin);
+            }
+        }
+        self.judge_clients()?;
         Ok(())
     }
 
@@ -336,7 +354,7 @@ impl Guard {
         self.read_at = Instant::now() + READ_EVERY;
         self.read_control(&mut rings.control)?;
         self.read_events(&mut rings.events);
-        Ok(())
+        Ok(self.rearm()?)
     }
 
     fn read_events(&mut self, ring: &mut Ring) {
@@ -358,14 +376,20 @@ impl Guard {
             return;
         };
         let what = self.with_owner(what, &event);
-        if what.is_denial() && self.refill_at.is_none() {
-            self.refill_at = Some(Instant::now() + REFILL_AFTER);
-        }
-        if what.is_denial() {
+        if what.attack().is_some() {
+            self.refill_at
+                .get_or_insert_with(|| Instant::now() + REFILL_AFTER);
             self.remember(&what, &event);
         }
         self.note_port(&what, &event);
         self.state.follow(&event);
+        self.count_origin(&event);
+        if let Happening::SessionOpened(_) = what {
+            self.clients.add(event.remote);
+            if let Err(error) = self.judge_clients() {
+                log::error!("{error}");
+            }
+        }
         if let Happening::SessionClosed(_) = what {
             self.forget_text(&state::session_key(&event));
         }
@@ -383,6 +407,19 @@ impl Guard {
             log::error!("{error}");
         }
         self.journal.tell_at(event.at, what);
+    }
+
+    /// What the event says of how surely listeners are attributed.
+    fn count_origin(&mut self, event: &Event) {
+        if event.kind == EventKind::PinholeMade as u32 {
+            if let Some(session) = self.state.session(event.session) {
+                self.text.pinhole_made(session);
+            }
+        } else if event.kind == EventKind::Unattributed as u32
+            && let Ok(Some(process)) = Maps::find(&self.kernel.maps.processes, &event.tgid)
+        {
+            self.state.origins.unattributed(process.control_port);
+        }
     }
 
     /// Says whose port it was that a SYN went for.
@@ -482,7 +519,7 @@ fn policy(config: &Config) -> Policy {
         mode: Mode::from(config.mode) as u32,
         tracking: Tracking::from(config.tracking) as u32,
         active: Active::from(config.active) as u32,
-        uses: USES,
+        uses: u32::from(config.uses),
         serving_age: nanoseconds(SERVING_AGE),
         barred_age: nanoseconds(BARRED_AGE),
     }

@@ -21,7 +21,9 @@ use nix::{
 use serde_json::Value;
 
 use crate::{
+    cgroup::Cgroup,
     ftpd::CONTROL_PORT,
+    namespace::Namespace,
     process::{Finished, Process},
     sandbox::{INTERFACE, Sandbox},
 };
@@ -47,6 +49,10 @@ pub struct Options {
     pub xdp_mode: &'static str,
     /// `--iface`, one for each; none for all but `lo`.
     pub interfaces: Vec<String>,
+    /// `--allow-connect`
+    pub allow_connect: Vec<String>,
+    /// `--uses`
+    pub uses: u8,
     /// `--bounce-shield`
     pub bounce_shield: bool,
     /// `--control-port`
@@ -65,6 +71,8 @@ impl Default for Options {
             tracking: "socket",
             xdp_mode: "auto",
             interfaces: vec![INTERFACE.to_owned()],
+            allow_connect: Vec::new(),
+            uses: 1,
             bounce_shield: false,
             control_port: CONTROL_PORT,
             passive_ports: Some(50_000..=50_031),
@@ -99,6 +107,16 @@ pub struct Stopped {
 impl Guard {
     /// Starts the guard on the sandbox's server, and waits until it is ready.
     pub fn start(sandbox: &Sandbox, options: &Options) -> Result<Self> {
+        Self::start_on(sandbox, sandbox.server(), sandbox.ftpd_cgroup(), options)
+    }
+
+    /// Starts a guard in a network namespace, of what runs in this control group.
+    pub fn start_on(
+        sandbox: &Sandbox,
+        place: &Namespace,
+        cgroup: &Cgroup,
+        options: &Options,
+    ) -> Result<Self> {
         let begun = Instant::now();
         let runtime = folder(sandbox, "guard")?;
         let mut command = Command::new(&options.binary);
@@ -113,17 +131,21 @@ impl Guard {
             let ports = format!("{}-{}", ports.start(), ports.end());
             command.args(["--passive-ports", &ports]);
         }
-        command.arg("--cgroup").arg(sandbox.ftpd_cgroup().path());
+        for destination in &options.allow_connect {
+            command.args(["--allow-connect", destination]);
+        }
+        command.arg("--cgroup").arg(cgroup.path());
         command.arg("--runtime-dir").arg(&runtime);
         command.args(["--mode", options.mode, "--tracking", options.tracking]);
         command.args(["--xdp-mode", options.xdp_mode]);
+        command.args(["--uses", &options.uses.to_string()]);
         if options.bounce_shield {
             command.arg("--bounce-shield");
         }
         if let Some(metrics) = &options.metrics {
             command.args(["--metrics", metrics]);
         }
-        let mut process = sandbox.server().spawn(&mut command)?;
+        let mut process = place.spawn(&mut command)?;
         let ready =
             process.wait_for_line("ready line", READY, |line| line.starts_with("ready:"))?;
         Ok(Self {
