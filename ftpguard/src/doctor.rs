@@ -45,7 +45,12 @@ when `ftpguard mode` shows that no honest transfer would be refused.";
 /// Looks at host and FTP servers, and says what it found.
 pub fn doctor(args: &DoctorArgs) -> Result<()> {
     let mut report = Report::default();
-    let config = match args.given.resolve() {
+    // What is to be written need not be there yet.
+    let resolved = match &args.given.config {
+        Some(file) if !file.exists() => args.given.over(None),
+        _ => args.given.resolve(),
+    };
+    let config = match resolved {
         Ok(config) => config,
         Err(error) => {
             report.host.push(Finding::bad(

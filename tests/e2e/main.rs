@@ -9,6 +9,7 @@
 )]
 
 mod active;
+mod doctor;
 mod dresses;
 mod flood;
 mod gates;
