@@ -7,6 +7,7 @@ use crate::{
     },
     event::{EventBudget, Told},
     net::Address,
+    yardstick::Flood,
 };
 
 macro_rules! pod {
@@ -29,6 +30,7 @@ pod!(
     Endpoint,
     EventBudget,
     Exception,
+    Flood,
     Listener,
     Peer,
     Pinhole,

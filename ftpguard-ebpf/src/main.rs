@@ -35,8 +35,6 @@
 
 mod access;
 mod allowance;
-#[cfg(feature = "bench")]
-mod bench;
 mod connect;
 mod egress;
 mod ingress;

@@ -7,6 +7,7 @@ mod latecomers;
 mod summary;
 mod sweep;
 mod text;
+mod watchdog;
 
 use std::{
     future::pending,
@@ -27,7 +28,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{hidden::Clients, interfaces::Interfaces, sweep::Sweep, text::Text};
+use self::{hidden::Clients, interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::RunArgs,
@@ -112,6 +113,7 @@ struct Guard {
     watcher: Watcher,
     text: Text,
     sweep: Sweep,
+    watchdog: Watchdog,
 }
 
 /// What the guard listens to: both ring buffers, and changes of the network.
@@ -189,6 +191,7 @@ impl Guard {
             }),
             text: Text::default(),
             sweep: Sweep::default(),
+            watchdog: Watchdog::from_environment(),
             config,
         };
         guard.attach()?;
@@ -384,6 +387,7 @@ impl Guard {
             self.look_at,
             read_at,
             self.interfaces.follow_at,
+            self.watchdog.due(),
         ]
         .into_iter()
         .flatten()
@@ -392,6 +396,7 @@ impl Guard {
 
     fn on_deadline(&mut self) -> Result<()> {
         let now = Instant::now();
+        self.watchdog.on_deadline(now);
         if self.refill_at.is_some_and(|at| at <= now) {
             self.refill_at = None;
             self.refill()?;

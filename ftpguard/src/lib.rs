@@ -7,7 +7,7 @@
 //! - [`network`]: interfaces and addresses, and word of their changes.
 //! - [`adopt`]: sessions and listeners that were open before the guard.
 //! - [`watcher`]: control bytes in, what they mean out.
-//! - [`events`], [`journal`], [`output`]: what happened, and where it is told.
+//! - [`events`], [`journal`], [`output`], [`logging`]: what happened, and where it is told.
 //! - [`metrics`]: a running guard's counters, for Prometheus.
 //! - [`state`]: what the daemon remembers.
 //! - [`control_socket`], [`status`], [`client`]: questions to a running guard.
@@ -22,6 +22,7 @@ pub mod events;
 pub mod guard;
 pub mod journal;
 pub mod kernel;
+pub mod logging;
 pub mod metrics;
 pub mod network;
 pub mod output;
@@ -30,6 +31,9 @@ pub mod state;
 pub mod status;
 pub mod values;
 pub mod watcher;
+
+#[cfg(test)]
+mod packaging;
 
 use std::ffi::OsString;
 
@@ -59,12 +63,12 @@ where
             return Exit::Usage;
         }
     };
-    start_log();
+    logging::start();
     match carry_out(cli) {
         Ok(()) => Exit::Done,
         Err(error) => {
             log::debug!("{error:?}");
-            eprintln!("ftpguard: {}", one_line(&error));
+            logging::fatal(&one_line(&error));
             exit_of(&error)
         }
     }
@@ -87,13 +91,6 @@ fn carry_out(cli: Cli) -> Result<()> {
         Command::Pinholes(ask) => client::pinholes(&ask),
         Command::Events(events) => client::events(&events),
     }
-}
-
-/// Logs go to standard error; `RUST_LOG` chooses what.
-fn start_log() {
-    let choice = env_logger::Env::default().default_filter_or("info");
-    // Fails where a test has set a logger already.
-    let _ = env_logger::Builder::from_env(choice).try_init();
 }
 
 /// The most characters of an error line; a verifier's log can be a million.

@@ -111,7 +111,7 @@ fn a_syn_in_every_dress_at_every_gate() {
         let guard = guard_with(
             &stage,
             &Options {
-                interfaces: vec![interface],
+                interfaces: vec![interface.to_owned()],
                 xdp_mode,
                 ..Options::default()
             },

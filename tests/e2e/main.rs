@@ -24,6 +24,7 @@ mod networks;
 mod others;
 mod passive;
 mod refusals;
+mod service;
 mod stage;
 mod text;
 mod zoo;

@@ -50,7 +50,7 @@ fn two_servers_behind_a_bridge() {
     for xdp_mode in ["auto", "native"] {
         let options = Options {
             // The bridge itself runs no native XDP.
-            interfaces: vec!["srv", "cli", "thf", "trd"],
+            interfaces: ["srv", "cli", "thf", "trd"].map(str::to_owned).to_vec(),
             xdp_mode,
             ..Options::default()
         };

@@ -104,7 +104,7 @@ fn auto_says_why_it_is_not_native() {
         .and_then(|done| done.success("ip tuntap"))
         .expect("a tap device");
     let options = Options {
-        interfaces: vec![TAP],
+        interfaces: vec![TAP.to_owned()],
         ..Options::default()
     };
     let alone = guard_with(&stage, &options);

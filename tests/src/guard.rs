@@ -37,14 +37,14 @@ const SHORT: Duration = Duration::from_secs(20);
 pub struct Options {
     /// The binary; by default [`binary`].
     pub binary: PathBuf,
-    /// `--iface`, none for all but `lo`.
-    pub interfaces: Vec<&'static str>,
     /// `--mode`
     pub mode: &'static str,
     /// `--tracking`
     pub tracking: &'static str,
     /// `--xdp-mode`
     pub xdp_mode: &'static str,
+    /// `--iface`, one for each; none for all but `lo`.
+    pub interfaces: Vec<String>,
     /// `--bounce-shield`
     pub bounce_shield: bool,
     /// `--control-port`
@@ -59,10 +59,10 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             binary: binary(),
-            interfaces: vec![INTERFACE],
             mode: "enforce",
             tracking: "socket",
             xdp_mode: "auto",
+            interfaces: vec![INTERFACE.to_owned()],
             bounce_shield: false,
             control_port: CONTROL_PORT,
             passive_ports: Some(50_000..=50_031),

@@ -23,6 +23,7 @@ pub mod process;
 pub mod raw;
 pub mod sandbox;
 pub mod scenario;
+pub mod service_manager;
 pub mod target;
 pub mod tls;
 pub mod tool;
