@@ -1,6 +1,7 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
 mod answers;
+mod firewall;
 mod hidden;
 mod interfaces;
 mod latecomers;
@@ -28,7 +29,10 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{hidden::Clients, interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog};
+use self::{
+    firewall::Firewall, hidden::Clients, interfaces::Interfaces, sweep::Sweep, text::Text,
+    watchdog::Watchdog,
+};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::RunArgs,
@@ -40,6 +44,7 @@ use crate::{
     kernel::{Attached, Kernel, Ring, Settings},
     metrics,
     network::Changes,
+    nft::NftSet,
     preflight::{self, Host},
     state::{self, State},
     values::PortRange,
@@ -98,6 +103,7 @@ struct Guard {
     attached: Vec<Attached>,
     interfaces: Interfaces,
     clients: Clients,
+    firewall: Firewall,
     journal: Journal,
     state: State,
     ready_at: Instant,
@@ -157,6 +163,7 @@ impl Guard {
         // Before the interfaces are listed, so that none is missed.
         let network = Changes::watch().context("watching interfaces and addresses")?;
         let host = preflight::check(&config.interfaces, config.cgroup())?;
+        let firewall = Firewall::open(&config.nft_set)?;
         // Before anything is attached: a second guard on the same folder ends here.
         let socket = ControlSocket::bind(&args.runtime_dir)?;
         let mut kernel = Kernel::load(&settings(&config, &host))?;
@@ -177,6 +184,7 @@ impl Guard {
             attached: Vec::new(),
             interfaces: Interfaces::default(),
             clients: Clients::default(),
+            firewall,
             journal: Journal::start(args.json).context("starting the output thread")?,
             state: State::default(),
             ready_at: now,
@@ -320,12 +328,14 @@ impl Guard {
 
     fn read_events(&mut self, ring: &mut Ring) {
         ring.drain(BATCH, |record| self.on_event(record));
+        self.tell_firewall();
     }
 
     fn read_control(&mut self, ring: &mut Ring) -> Result<()> {
         ring.drain(BATCH, |record| self.on_control(record));
         self.settle_text()?;
         self.look_at = self.look_at.or_else(|| self.text.look_at());
+        self.tell_firewall();
         Ok(())
     }
 
@@ -466,6 +476,8 @@ fn policy(config: &Config) -> Policy {
         uses: USES,
         serving_age: nanoseconds(SERVING_AGE),
         barred_age: nanoseconds(BARRED_AGE),
+        wake: u32::from(config.nft_set != NftSet::Off),
+        pad: 0,
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod active;
 mod dresses;
+mod firewall;
 mod flood;
 mod gates;
 mod help;

@@ -45,6 +45,8 @@ pub struct Options {
     pub xdp_mode: &'static str,
     /// `--iface`, one for each; none for all but `lo`.
     pub interfaces: Vec<String>,
+    /// `--nft-set`
+    pub nft_set: Option<&'static str>,
     /// `--bounce-shield`
     pub bounce_shield: bool,
     /// `--control-port`
@@ -63,6 +65,7 @@ impl Default for Options {
             tracking: "socket",
             xdp_mode: "auto",
             interfaces: vec![INTERFACE.to_owned()],
+            nft_set: None,
             bounce_shield: false,
             control_port: CONTROL_PORT,
             passive_ports: Some(50_000..=50_031),
@@ -120,6 +123,9 @@ impl Guard {
         command.arg("--runtime-dir").arg(&runtime);
         command.args(["--mode", options.mode, "--tracking", options.tracking]);
         command.args(["--xdp-mode", options.xdp_mode]);
+        if let Some(set) = options.nft_set {
+            command.args(["--nft-set", set]);
+        }
         if options.bounce_shield {
             command.arg("--bounce-shield");
         }
