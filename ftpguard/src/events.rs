@@ -242,6 +242,16 @@ pub enum Happening {
         /// The hook.
         hook: Word,
     },
+    /// The file was read again.
+    ConfigurationReloaded {
+        /// The keys whose values are new, with blanks between them.
+        changed: String,
+    },
+    /// The mode was switched while the guard runs.
+    ModeSwitched {
+        /// `monitor` or `enforce`.
+        mode: Word,
+    },
     /// All clients have one address that cannot be theirs: nothing is enforced (rule I8).
     EnforcementRefused {
         /// The address.

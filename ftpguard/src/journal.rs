@@ -12,6 +12,7 @@ use crate::{
     clock,
     events::{Happening, Record},
     output::Output,
+    why::memory::{Around, Memory},
 };
 
 /// How many of the latest events are kept.
@@ -27,6 +28,8 @@ pub struct Journal {
     followers: broadcast::Sender<Arc<Record>>,
     denials: Denials,
     others: Bucket,
+    /// What is remembered of denials, also of those that are not told one by one here.
+    pub memory: Memory,
 }
 
 impl Journal {
@@ -38,6 +41,7 @@ impl Journal {
             followers: broadcast::channel(FOLLOWER_QUEUE).0,
             denials: Denials::new(),
             others: Bucket::new(OTHERS),
+            memory: Memory::default(),
         })
     }
 
@@ -48,6 +52,10 @@ impl Journal {
 
     /// Tells of something that happened at `stamp`, nanoseconds of `CLOCK_MONOTONIC`; 0 for now.
     pub fn tell_at(&mut self, stamp: u64, what: Happening) {
+        if matches!(what, Happening::ForeignPortRequest { .. }) {
+            // It explains the connect() that may follow.
+            self.remember(stamp, &what, &Around::default());
+        }
         let now = Instant::now();
         let is_told = match what.attack() {
             Some((attack, source)) => self.denials.take(attack, source, now),
@@ -56,6 +64,11 @@ impl Journal {
         if is_told {
             self.publish(stamp, what);
         }
+    }
+
+    /// Remembers a denial that happened at `stamp`.
+    pub fn remember(&mut self, stamp: u64, what: &Happening, around: &Around) {
+        self.memory.note(clock::wall_ms_at(stamp), what, around);
     }
 
     /// Tells how many denials were counted but not told: those the kernel side held back since

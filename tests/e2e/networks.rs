@@ -54,7 +54,12 @@ fn two_servers_behind_a_bridge() {
             xdp_mode,
             ..Options::default()
         };
-        let guard = Guard::start_in(stage.sandbox.lan(), &stage.sandbox, &options);
+        let guard = Guard::start_on(
+            &stage.sandbox,
+            stage.sandbox.lan(),
+            stage.sandbox.ftpd_cgroup(),
+            &options,
+        );
         let guard = guard.expect("ftpguard becomes ready");
         for server in servers {
             for family in Family::ALL {

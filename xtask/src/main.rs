@@ -7,6 +7,7 @@ mod check;
 mod exec;
 mod ftpds;
 mod kernels;
+mod record;
 mod run;
 mod setup;
 mod test;
@@ -37,6 +38,8 @@ enum Task {
     Run(run::Arguments),
     /// Measure the guard beside what people use today, and write a report
     Bench(bench::Arguments),
+    /// Record transcripts of real ftpds and clients into tests/transcripts/recorded
+    Record(record::Arguments),
     /// Boot every supported kernel in QEMU, and run the tests there
     Kernels(kernels::Arguments),
     /// The part of `run` that needs root
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::test(&arguments),
         Task::Run(arguments) => run::run(&arguments),
         Task::Bench(arguments) => bench::bench(&arguments),
+        Task::Record(arguments) => record::record(&arguments),
         Task::Kernels(arguments) => kernels::kernels(&arguments),
         Task::Demo(arguments) => run::demo(&arguments),
     };

@@ -48,7 +48,11 @@ const TOOLS: &[Tool] = &[
         "nftables",
         "is the firewall beside the guard, and what the benchmark compares with",
     ),
-    tool("ethtool", "ethtool", "turns an interface's offloads off"),
+    tool(
+        "ethtool",
+        "ethtool",
+        "turns an interface's offloads on and off",
+    ),
     tool("setpriv", "util-linux", "runs a test without root's rights"),
     tool("systemctl", "systemd", "runs the unit in the sandbox"),
     tool(

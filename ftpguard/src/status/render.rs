@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use super::{Count, Hooks, PinholeRow, SessionRow, Status};
+use super::{Count, FtpdRow, Hooks, PinholeRow, SessionRow, Status};
 
 impl Status {
     /// The status for people: aligned, ending in a newline.
@@ -62,6 +62,11 @@ impl Status {
                 self.guarded_listeners, self.foreign_listeners
             ),
         );
+        let mut name = "ftpds";
+        for line in self.ftpds.iter().flat_map(FtpdRow::render) {
+            field(name, &line);
+            name = "";
+        }
         if !self.unsafe_processes.is_empty() {
             field(
                 "not exact",
@@ -204,7 +209,7 @@ fn list<T: ToString>(items: &[T]) -> String {
 }
 
 /// A number of seconds in its two largest units.
-fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
     const DAY: u64 = 24 * HOUR;

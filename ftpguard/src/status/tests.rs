@@ -1,4 +1,5 @@
 use super::*;
+use crate::state::OriginCounts;
 
 fn count(name: &str, verdict: &str, count: u64, text: &str) -> Count {
     Count {
@@ -56,6 +57,18 @@ fn status() -> Status {
         guarded_listeners: 3,
         foreign_listeners: 1,
         unsafe_processes: vec![77],
+        ftpds: vec![FtpdRow {
+            control_port: 21,
+            name: "vsftpd".to_owned(),
+            pids: vec![812],
+            level: "exact".to_owned(),
+            why: "the process that listens serves one session".to_owned(),
+            origins: OriginCounts {
+                exact: 3,
+                adopted: 1,
+                ..OriginCounts::default()
+            },
+        }],
         totals: Tally::default(),
         verdicts: vec![
             count("pinhole", "pass", 5, "SYN through a pinhole"),
@@ -86,6 +99,8 @@ ftpguard 0.1.0, pid 4242, up for 1 h 2 min
   sessions       2
   pinholes       1
   listeners      3 guarded, 1 foreign
+  ftpds          21: vsftpd, pid 812: exact, the process that listens serves one session
+                 pinholes made: 3 exact, 1 adopted
   not exact      pid 77: its threads do not tell whom they serve
 
 passed
