@@ -1,6 +1,7 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
 mod answers;
+mod firewall;
 mod ftpds;
 mod hidden;
 mod interfaces;
@@ -32,8 +33,8 @@ use tokio::{
 };
 
 use self::{
-    hidden::Clients, interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog,
-    why::Monitored,
+    firewall::Firewall, hidden::Clients, interfaces::Interfaces, sweep::Sweep, text::Text,
+    watchdog::Watchdog, why::Monitored,
 };
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
@@ -47,6 +48,7 @@ use crate::{
     kernel::{Attached, Kernel, Maps, Ring, Settings},
     metrics,
     network::Changes,
+    nft::NftSet,
     preflight::{self, Host},
     state::{self, State},
     values::PortRange,
@@ -105,6 +107,7 @@ struct Guard {
     attached: Vec<Attached>,
     interfaces: Interfaces,
     clients: Clients,
+    firewall: Firewall,
     journal: Journal,
     state: State,
     ready_at: Instant,
@@ -173,6 +176,7 @@ impl Guard {
         // Before the interfaces are listed, so that none is missed.
         let network = Changes::watch().context("watching interfaces and addresses")?;
         let host = preflight::check(&config.interfaces, config.cgroup())?;
+        let firewall = Firewall::open(&config.nft_set)?;
         // Before anything is attached: a second guard on the same folder ends here.
         let socket = ControlSocket::bind(&args.runtime_dir, &config.socket_group)?;
         let mut kernel = Kernel::load(&settings(&config, &host))?;
@@ -193,6 +197,7 @@ impl Guard {
             attached: Vec::new(),
             interfaces: Interfaces::default(),
             clients: Clients::default(),
+            firewall,
             journal: Journal::start(args.json).context("starting the output thread")?,
             state: State::default(),
             ready_at: now,
@@ -359,12 +364,14 @@ impl Guard {
 
     fn read_events(&mut self, ring: &mut Ring) {
         ring.drain(BATCH, |record| self.on_event(record));
+        self.tell_firewall();
     }
 
     fn read_control(&mut self, ring: &mut Ring) -> Result<()> {
         ring.drain(BATCH, |record| self.on_control(record));
         self.settle_text()?;
         self.look_at = self.look_at.or_else(|| self.text.look_at());
+        self.tell_firewall();
         Ok(())
     }
 
@@ -522,6 +529,8 @@ fn policy(config: &Config) -> Policy {
         uses: u32::from(config.uses),
         serving_age: nanoseconds(SERVING_AGE),
         barred_age: nanoseconds(BARRED_AGE),
+        wake: u32::from(config.nft_set != NftSet::Off),
+        pad: 0,
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`preflight`]: can this host run the guard?
 //! - [`guard`]: the running guard: starts everything, then one loop.
 //! - [`kernel`]: the one place that touches aya.
+//! - [`nft`]: live pinholes in a set of nftables.
 //! - [`network`]: interfaces and addresses, and word of their changes.
 //! - [`adopt`]: sessions and listeners that were open before the guard.
 //! - [`watcher`]: control bytes in, what they mean out.
@@ -28,6 +29,7 @@ pub mod kernel;
 pub mod logging;
 pub mod metrics;
 pub mod network;
+pub mod nft;
 pub mod output;
 pub mod preflight;
 pub mod state;

@@ -11,6 +11,7 @@
 mod active;
 mod doctor;
 mod dresses;
+mod firewall;
 mod flood;
 mod gates;
 mod help;

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long a pinhole lives at most (rule K5).
-const BACKSTOP: Duration = Duration::from_mins(15);
+pub(super) const BACKSTOP: Duration = Duration::from_mins(15);
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -76,6 +76,7 @@ impl Guard {
         self.kernel.maps.refresh_addresses()?;
         self.mend_gates()?;
         self.judge_clients()?;
+        self.fill_firewall();
         let Self {
             watcher,
             journal,
