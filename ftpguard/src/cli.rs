@@ -2,11 +2,14 @@
 //!
 //! Exit statuses are listed at [`Exit`].
 
+mod endurance;
+
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use ftpguard_common::abi::{Active, Mode, Tracking};
 
+pub use self::endurance::{EnduranceArgs, EnduringAskArgs, OnStop, WithoutDaemonArg};
 use crate::{
     kernel::{Destination, XdpChoice},
     values::{PortRange, parse_destination, parse_port},
@@ -50,9 +53,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Guard this host's FTP server until SIGINT or SIGTERM
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Show hooks and modes in force, and the counters of a running guard
-    Status(AskArgs),
+    Status(EnduringAskArgs),
+    /// End a running guard, and remove everything that a dead one left in the kernel
+    Detach(EnduringAskArgs),
     /// List the control connections a running guard knows
     Sessions(AskArgs),
     /// List the open pinholes of a running guard
@@ -101,6 +106,9 @@ pub struct RunArgs {
     /// Folder of the control socket
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUNTIME_DIR)]
     pub runtime_dir: PathBuf,
+    /// How the kernel side lives on without the daemon, and how much it may hold.
+    #[command(flatten)]
+    pub endurance: EnduranceArgs,
     /// Print events and totals as JSON, one object a line
     #[arg(long)]
     pub json: bool,
@@ -296,7 +304,7 @@ mod tests {
         match parse(line) {
             Ok(Cli {
                 command: Command::Run(run),
-            }) => Ok(run),
+            }) => Ok(*run),
             Ok(other) => Err(format!("not run: {other:?}")),
             Err(Refusal::Usage(line) | Refusal::Help(line)) => Err(line),
         }

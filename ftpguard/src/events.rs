@@ -12,7 +12,11 @@ use std::{borrow::Cow, net::IpAddr};
 
 use ftpguard_common::abi::SessionKey;
 #[cfg(doc)]
-use ftpguard_common::{abi::Origin, event::Event, verdict::Reason};
+use ftpguard_common::{
+    abi::Origin,
+    event::Event,
+    verdict::{Incident, Reason},
+};
 pub use labels::{Ending, Phantom, Remark};
 pub use read::{mode_label, read_event};
 use serde::{Deserialize, Serialize};
@@ -210,6 +214,13 @@ pub enum Happening {
         ends: Ends,
         /// What: a label of [`Remark`].
         remark: Word,
+    },
+    /// Newcomers were left out: a table is full, or a client has had its share (rule K9).
+    OutOfRoom {
+        /// What there is no room in: a label of [`Incident`].
+        what: Word,
+        /// How often in the last second.
+        count: u64,
     },
     /// Denials that were counted, and not told one by one.
     DenialsNotTold {

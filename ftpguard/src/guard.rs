@@ -1,5 +1,6 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
+mod alarm;
 mod answers;
 mod latecomers;
 mod summary;
@@ -13,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ftpguard_common::{
-    abi::{MAX_SESSIONS, Policy},
+    abi::{Policy, WithoutDaemon},
     event::{Event, EventKind},
     verdict::Reason,
 };
@@ -25,15 +26,15 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{sweep::Sweep, text::Text};
+use self::{alarm::Alarm, sweep::Sweep, text::Text};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
-    cli::{RunArgs, TrackingArg},
+    cli::{OnStop, RunArgs, TrackingArg},
     clock,
-    control_socket::{ControlSocket, Question},
+    control_socket::{ControlSocket, Question, Request},
     events::{Ends, Happening, read_event},
     journal::Journal,
-    kernel::{Attached, Kernel, Ring, Settings},
+    kernel::{Attached, Kernel, Pins, Ring, Settings},
     preflight::{self, Host},
     state::{self, State},
     watcher::Watcher,
@@ -63,7 +64,14 @@ const SERVING_AGE: Duration = Duration::from_secs(1);
 /// How long the egress guard remembers a refused destination.
 const BARRED_AGE: Duration = Duration::from_secs(5);
 
-/// Guards until SIGINT or SIGTERM. When it returns, for whatever reason, nothing is attached.
+/// How often the kernel side is told that the daemon is alive.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// How old the last such sign may be before the daemon counts as dead or hung (rule M2).
+const HEARTBEAT_AGE: Duration = Duration::from_secs(5);
+
+/// Guards until SIGINT or SIGTERM. When it returns after one of these, nothing is attached, unless
+/// `--on-stop keep` was given. After a failed start everything is as it was before; after a
+/// failure later on the kernel goes on guarding, where it is pinned.
 pub fn run(args: &RunArgs) -> Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -74,8 +82,13 @@ pub fn run(args: &RunArgs) -> Result<()> {
         let stop = Stop::watch()?;
         let (mut guard, rings, questions) = Guard::start(args)?;
         let ended = guard.watch(rings, questions, stop).await;
-        guard.finish();
-        ended
+        let keep = match &ended {
+            Ok(Ended::Stopped) => guard.args.endurance.on_stop == OnStop::Keep,
+            Ok(Ended::Detached) => false,
+            Err(_) => true,
+        };
+        guard.finish(keep);
+        ended.map(drop)
     })
 }
 
@@ -93,6 +106,8 @@ struct Guard {
     look_over_at: Instant,
     /// When the ring buffers are read without being asked.
     read_at: Instant,
+    /// When the kernel side is told again that the daemon is alive.
+    beat_at: Instant,
     /// When announced ports are looked for again.
     look_at: Option<Instant>,
     /// From here on every control byte is captured: nanoseconds of `CLOCK_MONOTONIC`.
@@ -100,6 +115,7 @@ struct Guard {
     watcher: Watcher,
     text: Text,
     sweep: Sweep,
+    alarm: Alarm,
 }
 
 /// The reading ends of both ring buffers.
@@ -123,6 +139,14 @@ impl Stop {
     }
 }
 
+/// Why the main loop ended in good order.
+enum Ended {
+    /// By a signal.
+    Stopped,
+    /// By `ftpguard detach`.
+    Detached,
+}
+
 /// What the main loop wakes up for.
 enum Wake {
     Events,
@@ -137,7 +161,8 @@ impl Guard {
         let host = preflight::check(&args.interfaces, args.cgroup.as_deref())?;
         // Before anything is attached: a second guard on the same folder ends here.
         let socket = ControlSocket::bind(&args.runtime_dir)?;
-        let mut kernel = Kernel::load(&settings(args, &host))?;
+        let settings = settings(args, &host);
+        let mut kernel = Kernel::load(&settings)?;
         let rings = Rings {
             events: Ring::new(kernel.take_events()?).context("watching the event ring buffer")?,
             control: Ring::new(kernel.take_control()?)
@@ -156,16 +181,21 @@ impl Guard {
             refill_at: None,
             look_over_at: now + LOOK_OVER,
             read_at: now + READ_EVERY,
+            beat_at: now,
             look_at: None,
             watching_since: u64::MAX,
             watcher: Watcher::new(match args.tracking {
                 TrackingArg::Socket => READ_FOR_LABELS,
-                TrackingArg::Text => MAX_SESSIONS as usize,
+                TrackingArg::Text => {
+                    usize::try_from(args.endurance.max_sessions).unwrap_or(usize::MAX)
+                }
             }),
             text: Text::default(),
             sweep: Sweep::default(),
+            alarm: Alarm::default(),
         };
         guard.attach()?;
+        guard.kernel.commit(&settings)?;
         let (ask, questions) = mpsc::channel(QUESTIONS);
         tokio::spawn(socket.serve(ask));
         guard.journal.line(guard.ready_line());
@@ -207,6 +237,9 @@ impl Guard {
             self.journal
                 .tell(Happening::SessionAdopted(Ends::from(&key)));
         }
+        if self.kernel.is_inherited() {
+            adopt::resume(&mut self.kernel)?;
+        }
         // Pinholes for listeners that were open already.
         self.state.reload(&self.kernel);
         Ok(())
@@ -217,7 +250,7 @@ impl Guard {
         mut rings: Rings,
         mut questions: mpsc::Receiver<Question>,
         mut stop: Stop,
-    ) -> Result<()> {
+    ) -> Result<Ended> {
         loop {
             let deadline = self.deadline();
             let wake = tokio::select! {
@@ -241,6 +274,10 @@ impl Guard {
             match wake {
                 Wake::Events => self.read_events(&mut rings.events),
                 Wake::Control => self.read_control(&mut rings.control)?,
+                Wake::Question(question) if question.request == Request::Detach {} => {
+                    self.read_rings(&mut rings)?;
+                    return Ok(Ended::Detached);
+                }
                 Wake::Question(question) => {
                     // What happened before the question belongs in the answer.
                     self.read_rings(&mut rings)?;
@@ -256,7 +293,7 @@ impl Guard {
                     log::info!("{signal}: detaching");
                     let _ = sd_notify::notify(&[NotifyState::Stopping]);
                     self.read_rings(&mut rings)?;
-                    return Ok(());
+                    return Ok(Ended::Stopped);
                 }
             }
         }
@@ -328,7 +365,7 @@ impl Guard {
             TrackingArg::Socket => Some(self.read_at),
             TrackingArg::Text => None,
         };
-        [self.refill_at, self.look_at, read_at]
+        [self.refill_at, self.look_at, read_at, Some(self.beat_at)]
             .into_iter()
             .flatten()
             .fold(self.look_over_at, Instant::min)
@@ -336,6 +373,11 @@ impl Guard {
 
     fn on_deadline(&mut self) -> Result<()> {
         let now = Instant::now();
+        if self.beat_at <= now {
+            self.beat_at = now + BEAT_EVERY;
+            self.kernel.beat()?;
+            self.check_room()?;
+        }
         if self.refill_at.is_some_and(|at| at <= now) {
             self.refill_at = None;
             self.refill()?;
@@ -351,9 +393,12 @@ impl Guard {
         Ok(())
     }
 
-    /// Detaches everything, then tells the totals.
-    fn finish(self) {
+    /// Detaches everything, unless the kernel is to go on guarding; then tells the totals.
+    fn finish(self, keep: bool) {
         let counters = self.kernel.counters();
+        if keep {
+            self.kernel.keep();
+        }
         let Self {
             args,
             kernel,
@@ -387,6 +432,9 @@ fn settings(args: &RunArgs, host: &Host) -> Settings {
             uses: USES,
             serving_age: nanoseconds(SERVING_AGE),
             barred_age: nanoseconds(BARRED_AGE),
+            heartbeat_age: nanoseconds(HEARTBEAT_AGE),
+            without_daemon: WithoutDaemon::from(args.endurance.without_daemon) as u32,
+            sessions_per_client: args.endurance.client_sessions,
         },
         control_ports: args.control_ports.clone(),
         passive_ports: args.passive_ports.map(crate::values::PortRange::ports),
@@ -394,6 +442,12 @@ fn settings(args: &RunArgs, host: &Host) -> Settings {
         exceptions: args.allow_connect.clone(),
         bounce_shield: args.bounce_shield,
         cgroup: host.cgroup.clone(),
+        max_sessions: args.endurance.max_sessions,
+        pins: if host.has_bpffs {
+            args.endurance.pins(&args.runtime_dir)
+        } else {
+            Pins::Nowhere
+        },
     }
 }
 

@@ -16,6 +16,7 @@ pub mod client;
 pub mod clock;
 pub mod control_socket;
 pub mod events;
+pub mod fault;
 pub mod guard;
 pub mod journal;
 pub mod kernel;
@@ -66,6 +67,7 @@ fn carry_out(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Run(run) => guard::run(&run),
         Command::Status(ask) => client::status(&ask),
+        Command::Detach(ask) => client::detach(&ask),
         Command::Sessions(ask) => client::sessions(&ask),
         Command::Pinholes(ask) => client::pinholes(&ask),
         Command::Events(events) => client::events(&events),

@@ -1,7 +1,9 @@
 //! What a running guard answers, and how people read it.
 
+mod endurance;
 mod render;
 
+pub use endurance::{Endurance, Orphaned, age_ms};
 use ftpguard_common::verdict::{Incident, Reason, Verdict};
 pub use render::{render_pinholes, render_sessions};
 use serde::{Deserialize, Serialize};
@@ -37,6 +39,9 @@ pub struct Status {
     /// Features that this kernel lacks, and what the guard does without.
     #[serde(default)]
     pub degraded: Vec<String>,
+    /// How it lasts.
+    #[serde(default)]
+    pub endurance: Endurance,
     /// What sits on each interface.
     pub interfaces: Vec<Hooks>,
     /// How many control connections are open.

@@ -9,6 +9,9 @@
 )]
 
 mod active;
+mod bounds;
+mod endurance;
+mod faults;
 mod gates;
 mod help;
 mod lifecycle;

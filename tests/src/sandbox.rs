@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     cgroup::{self, Cgroup},
+    guard,
     namespace::{self, Namespace},
     slot::Slot,
 };
@@ -216,6 +217,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        unpin(&self.0);
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -238,7 +240,19 @@ fn sweep() {
         }
     }
     for path in entries(&std::env::temp_dir(), PREFIX) {
+        unpin(&path);
         let _ = fs::remove_dir_all(path);
+    }
+}
+
+/// Removes what guards that were killed left pinned, those with a runtime folder in this one.
+fn unpin(folder: &Path) {
+    let prefix = guard::pins(&folder.join(""));
+    let prefix = prefix.file_name().unwrap_or_default().to_string_lossy();
+    for entry in fs::read_dir(guard::PINS).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&*prefix) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

@@ -51,6 +51,7 @@ pub(crate) fn opened(
     if port.is_low() {
         note(Incident::LowListener);
     } else if policy()?.tracking == Tracking::Text as u32 {
+        listener.admission = Admission::Daemon as u16;
         report_listener(EventKind::ListenerOpened, &endpoint, tgid);
     } else {
         match attribute(process) {

@@ -14,7 +14,7 @@ use crate::{
     control_socket::{Answer, Question, Reply, Request},
     events::{Ends, Way},
     kernel::{KernelError, Maps},
-    status::{self, Hooks, PinholeRow, SessionRow, Status},
+    status::{self, Endurance, Hooks, PinholeRow, SessionRow, Status, age_ms},
 };
 
 impl ActiveArg {
@@ -39,6 +39,8 @@ impl Guard {
             },
             Request::Sessions {} => Reply::Sessions(self.sessions()),
             Request::Pinholes {} => Reply::Pinholes(self.pinholes()),
+            // Ends the main loop before it comes here.
+            Request::Detach {} => return,
             Request::Events { follow } => {
                 feed = follow.then(|| self.journal.follow());
                 Reply::Events(self.journal.kept())
@@ -82,6 +84,14 @@ impl Guard {
             cgroup: self.host.cgroup.display().to_string(),
             control_ports: self.args.control_ports.clone(),
             passive_ports: self.args.passive_ports.map(|range| range.to_string()),
+            endurance: Endurance {
+                pins: self.kernel.pins().map(|pins| pins.display().to_string()),
+                without_daemon: self.args.endurance.without_daemon.label().to_owned(),
+                heartbeat_age: age_ms(maps.heartbeat.get(&0, 0).map_err(KernelError::from)?),
+                max_sessions: self.args.endurance.max_sessions,
+                client_sessions: self.args.endurance.client_sessions,
+                memory: self.kernel.memory(),
+            },
             interfaces: self
                 .attached
                 .iter()

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use ftpguard::kernel::{Destination, Kernel, Maps, Settings};
+use ftpguard::kernel::{Destination, Kernel, Maps, Pins, Settings};
 use ftpguard_common::{
     abi::{
         Active, Admission, Barred, Endpoint, Listener, Mode, Origin, Peer, Pinhole, PinholeKey,
@@ -45,6 +45,9 @@ pub(crate) fn load(mode: Mode, bounce_shield: bool) -> Kernel {
             uses: 1,
             serving_age: 1_000_000_000,
             barred_age: 60_000_000_000,
+            heartbeat_age: 5_000_000_000,
+            without_daemon: 0,
+            sessions_per_client: 64,
         },
         control_ports: vec![21],
         passive_ports: Some(30_000..=30_999),
@@ -56,6 +59,8 @@ pub(crate) fn load(mode: Mode, bounce_shield: bool) -> Kernel {
         }],
         bounce_shield,
         cgroup: host.cgroup,
+        max_sessions: 1_024,
+        pins: Pins::Nowhere,
     };
     let mut kernel = Kernel::load(&settings).unwrap();
     for (server, client) in [(SERVER, CLIENT), (SERVER6, CLIENT6)] {

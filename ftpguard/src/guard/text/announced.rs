@@ -10,6 +10,7 @@ use ftpguard_common::{
 
 use super::{super::USES, Guard, MAX_WAITING, PATIENCE, Waiting, way};
 use crate::{
+    cli::TrackingArg,
     clock,
     events::{Ending, Happening, Phantom},
     kernel::{KernelError, Maps},
@@ -127,6 +128,9 @@ impl Guard {
         let maps = &mut self.kernel.maps;
         let admission = if listener.socket == 0 {
             listener.admission
+        } else if self.args.tracking == TrackingArg::Text {
+            // It may be announced again, and then needs the daemon again.
+            Admission::Daemon as u16
         } else {
             Admission::Pinhole as u16
         };
