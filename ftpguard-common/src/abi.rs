@@ -253,6 +253,10 @@ pub mod process_flags {
     pub const INHERITED: u16 = 8;
     /// More than one of its threads has read control connections.
     pub const MANY_READERS: u16 = 16;
+    /// It has read a control connection that is not tracked, because there is no room for it or
+    /// its client has had its share (rule K9). While it serves no other, its listeners admit
+    /// nobody.
+    pub const TURNED_AWAY: u16 = 32;
 }
 
 /// The session that a thread of a shared process read last.

@@ -66,22 +66,51 @@ fn one_transfer(stage: &Stage, host: &Host) {
 /// works as a control connection (P5) and gets no data connections; it is counted and told.
 #[test]
 fn k9_a_client_has_its_share_and_no_more() {
-    let stage = stage(Settings::unchecked(Kind::Vsftpd));
-    let unbounded = guard_with(&stage, &with(&[]));
-    let greedy = stage.sandbox.third();
-    assert_eq!(admitted(&stage, greedy, 5), [true; 5], "nothing is proven");
-    drop(unbounded);
-    let guard = guard_with(&stage, &with(&["--client-sessions=3"]));
-    let expected = [true, true, true, false, false];
-    assert_eq!(admitted(&stage, greedy, 5), expected, "{}", guard.log());
-    assert!(incident(&guard, "client-quota") >= 2);
-    one_transfer(&stage, stage.sandbox.client());
-    // Its sessions are closed: its share is free again.
-    one_transfer(&stage, greedy);
-    let event = guard
-        .wait_for_event("of the quota", |event| is_kind(event, "out-of-room"))
-        .expect("event");
-    assert_eq!(event["what"], "client-quota", "{event}");
+    for kind in [Kind::Vsftpd, Kind::Proftpd, Kind::Pyftpdlib] {
+        let stage = stage(Settings::unchecked(kind));
+        let unbounded = guard_with(&stage, &with(&[]));
+        let greedy = stage.sandbox.third();
+        assert_eq!(admitted(&stage, greedy, 5), [true; 5], "nothing is proven");
+        drop(unbounded);
+        let guard = guard_with(&stage, &with(&["--client-sessions=3"]));
+        let expected = [true, true, true, false, false];
+        let log = || format!("{kind:?}\n{}", guard.log());
+        assert_eq!(admitted(&stage, greedy, 5), expected, "{}", log());
+        assert!(incident(&guard, "client-quota") >= 2, "{}", log());
+        one_transfer(&stage, stage.sandbox.client());
+        // Its sessions are closed: its share is free again.
+        one_transfer(&stage, greedy);
+        let event = guard
+            .wait_for_event("of the quota", |event| is_kind(event, "out-of-room"))
+            .expect("event");
+        assert_eq!(event["what"], "client-quota", "{event}");
+        let status = guard.status().expect("status");
+        let marked = status["unsafe_processes"].as_array().expect("a list");
+        assert!(marked.is_empty(), "{kind:?}: {status:#}");
+    }
+}
+
+/// K9, K4: a session that is over its client's share harms no other session of the same process.
+#[test]
+fn k9_a_session_without_room_takes_no_other_pinhole() {
+    let stage = stage(Settings::unchecked(Kind::Pyftpdlib));
+    let guard = guard_with(&stage, &with(&["--max-sessions=1"]));
+    let honest = stage.sandbox.client();
+    honest
+        .enter(|| {
+            let mut first = stage.login(Family::V4).expect("login");
+            let port = first.passive(Commands::Classic).expect("PASV");
+            let other = admitted(&stage, stage.sandbox.third(), 1);
+            assert_eq!(other, [false], "{}", guard.log());
+            let data = client::connect(port).expect("its pinhole is there");
+            let content = first.receive(FILE, data.stream).expect("the file");
+            assert!(stage.is_file(&content));
+            let content = first
+                .retrieve_passive(FILE, Commands::Classic)
+                .expect("the next one is made");
+            assert!(stage.is_file(&content));
+        })
+        .expect("namespace");
 }
 
 /// K9: a full table denies the newcomer, counts and tells; who is in it stays.

@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ftpguard_common::verdict::Reason;
@@ -258,13 +258,15 @@ fn k10_killed_over_and_over_while_clients_transfer() {
     };
     let mut guard = guard_with(&stage, &options);
     let done = AtomicBool::new(false);
+    // Also when something fails meanwhile.
+    let latest = Instant::now() + Duration::from_secs(90);
     let transfers = |family| {
         let mut count = 0;
         stage
             .sandbox
             .client()
             .enter(|| {
-                while !done.load(Ordering::Relaxed) {
+                while !done.load(Ordering::Relaxed) && Instant::now() < latest {
                     let mut ftp = stage.login(family).expect("login");
                     for _ in 0..5 {
                         let announced = ftp.passive(Commands::of(family)).expect("passive");
@@ -280,7 +282,7 @@ fn k10_killed_over_and_over_while_clients_transfer() {
             .expect("namespace");
         count
     };
-    let (v4, v6) = thread::scope(|scope| {
+    let (v4, v6, guard) = thread::scope(|scope| {
         let v4 = scope.spawn(|| transfers(Family::V4));
         let v6 = scope.spawn(|| transfers(Family::V6));
         for number in 0..KILLS {
@@ -295,7 +297,11 @@ fn k10_killed_over_and_over_while_clients_transfer() {
             guard = again(&stage, &options, &runtime);
         }
         done.store(true, Ordering::Relaxed);
-        (v4.join().expect("transfers"), v6.join().expect("transfers"))
+        (
+            v4.join().expect("transfers"),
+            v6.join().expect("transfers"),
+            guard,
+        )
     });
     println!("{v4} + {v6} transfers, {} kills", 2 * KILLS);
     assert!(v4 > 10 && v6 > 10, "{v4} {v6}");

@@ -78,7 +78,7 @@ fn takes_over_at_last(prefix: &str, change: Option<&str>) {
     let first = Guard::start(&stage.sandbox, &options(None)).expect("it starts");
     let runtime = first.kill().expect("it is killed");
     let mut table = String::new();
-    let mut changed = |number: u32, fault| Options {
+    let changed = |number: u32, fault| Options {
         // What differs each time is made anew each time.
         more: change
             .map(|option| format!("{option}={}", 100 + number))
