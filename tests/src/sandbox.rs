@@ -39,7 +39,7 @@ pub struct Sandbox {
     client: Host,
     thief: Host,
     third: Host,
-    _lan: Namespace,
+    lan: Namespace,
     folder: Folder,
     _slot: Slot,
 }
@@ -97,7 +97,7 @@ impl Sandbox {
             third: host("trd", 4)?,
             ftpd_cgroup,
             _cgroup: cgroup,
-            _lan: lan,
+            lan,
             folder,
             _slot: slot,
         })
@@ -107,6 +107,12 @@ impl Sandbox {
     #[must_use]
     pub fn server(&self) -> &Host {
         &self.server
+    }
+
+    /// Pulls the plug of the server's interface, or puts it in again.
+    pub fn unplug_server(&self, out: bool) -> Result<()> {
+        let state = if out { "down" } else { "up" };
+        self.lan.ip(&["link", "set", "srv", state]).map(drop)
     }
 
     /// The honest client.

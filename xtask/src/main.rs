@@ -9,6 +9,7 @@ mod kernels;
 mod measure;
 mod run;
 mod setup;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ enum Task {
     Measure(measure::Arguments),
     /// Boot every supported kernel in QEMU, and run the tests there
     Kernels(kernels::Arguments),
+    /// Kill, restart, hang and upgrade the daemon while clients transfer and others attack
+    Soak(soak::Arguments),
     /// The part of `run` that needs root
     #[command(hide = true)]
     Demo(run::Demo),
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Run(arguments) => run::run(&arguments),
         Task::Measure(arguments) => measure::measure(&arguments),
         Task::Kernels(arguments) => kernels::kernels(&arguments),
+        Task::Soak(arguments) => soak::soak(&arguments),
         Task::Demo(arguments) => run::demo(&arguments),
     };
     result.unwrap_or_else(|error| {

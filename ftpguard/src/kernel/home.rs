@@ -306,11 +306,12 @@ impl Home {
         self.fate.running();
         for state in std::mem::take(&mut self.former) {
             // What cannot be removed is in force beside this guard, and no less true: its own
-            // observer keeps its own maps. The next start tries again.
+            // observer keeps its own maps. The end of this guard or the next start tries again.
             if let Err(error) =
                 fault::step("removing an earlier state").and_then(|()| dismantle(&state).map(drop))
             {
                 log::error!("{} cannot be removed: {error}", state.display());
+                self.former.push(state);
             }
         }
         Ok(())
@@ -327,11 +328,14 @@ impl Drop for Home {
         let Some(root) = &self.root else {
             return;
         };
-        if let Some(state) = &self.state
-            && !self.fate.stays(self.inherited)
-            && let Err(error) = dismantle(state)
-        {
-            log::warn!("{}: {error}", state.display());
+        let own = self.state.iter().map(|state| (state, self.inherited));
+        let former = self.former.iter().map(|state| (state, true));
+        for (state, inherited) in former.chain(own) {
+            if !self.fate.stays(inherited)
+                && let Err(error) = dismantle(state)
+            {
+                log::warn!("{}: {error}", state.display());
+            }
         }
         // Stays where there is still something in it.
         let _ = fs::remove_dir(&root.path);
