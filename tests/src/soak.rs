@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    ops::RangeInclusive,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -186,6 +187,7 @@ pub fn soak(plan: &Plan) -> Result<Outcome> {
         more: vec![CLIENT_SHARE.into()],
         ..plan.options.clone()
     };
+    attackers_can_win(&stage)?;
     let guard = Guard::start(&stage.sandbox, &options)?;
     let shared = Shared::default();
     let begun = Instant::now();
@@ -234,10 +236,31 @@ pub fn soak(plan: &Plan) -> Result<Outcome> {
 }
 
 /// Passive ports, and those that the thief hammers.
-const PORTS: std::ops::RangeInclusive<u16> = 50_000..=50_199;
-const HAMMERED: std::ops::RangeInclusive<u16> = 50_000..=50_003;
+const PORTS: RangeInclusive<u16> = 50_000..=50_099;
+const HAMMERED: RangeInclusive<u16> = 50_000..=50_009;
 /// A greedy client's share.
 const CLIENT_SHARE: &str = "--client-sessions=12";
+
+/// Without a guard thieves and bounces arrive, or the soak proves nothing.
+fn attackers_can_win(stage: &Stage) -> Result<()> {
+    let server = stage.sandbox.server().address(Family::V4);
+    let hammer = Hammer::start(stage.sandbox.thief(), server, HAMMERED)?;
+    let target = Target::start(stage.sandbox.third(), Family::V4, 0)?;
+    stage.sandbox.client().enter(|| -> Result<()> {
+        // Each port that is announced may be one that the thief tries.
+        for _ in 0..60 {
+            let mut ftp = stage.login(Family::V4)?;
+            ftp.passive(Commands::Classic)?;
+            thread::sleep(Duration::from_millis(30));
+        }
+        let mut ftp = stage.login(Family::V4)?;
+        ftp.active(target.address(), Commands::Classic)?;
+        ftp.command(&format!("RETR {FILE}")).map(drop)
+    })??;
+    ensure!(target.wait_for_accepted(1) > 0, "no bounce without a guard");
+    ensure!(hammer.stop() > 0, "no thief without a guard");
+    Ok(())
+}
 
 /// Transfers in every way, with pauses in between. Whatever fails is written down.
 fn honest(stage: &Stage, family: Family, shared: &Shared, begun: Instant, dice: &mut Dice) {
@@ -402,7 +425,9 @@ fn torment(
             }
             Deed::Appear => {
                 let server = stage.sandbox.server();
-                server.ip(&["link", "add", "passing0", "type", "dummy"])?;
+                server.ip(&[
+                    "link", "add", "passing0", "type", "veth", "peer", "name", "passing1",
+                ])?;
                 server.ip(&["link", "set", "passing0", "up"])?;
                 dice.pause(300);
                 server.ip(&["link", "delete", "passing0"])?;
