@@ -222,6 +222,35 @@ pub enum Happening {
         /// How often in the last second.
         count: u64,
     },
+    /// An interface that appeared is guarded now.
+    InterfaceGuarded {
+        /// Its name.
+        interface: String,
+        /// Where SYNs that come in are judged.
+        ingress: Word,
+        /// Where SYNs that leave are judged.
+        egress: Word,
+    },
+    /// An interface that appeared, or lost its gates, has no early gate; the last gate judges.
+    InterfaceUnguarded {
+        /// Its name.
+        interface: String,
+        /// Why, and what would help.
+        reason: Word,
+    },
+    /// A guarded interface is gone.
+    InterfaceGone {
+        /// Its name.
+        interface: String,
+    },
+    /// Somebody detached a program of the guard.
+    GateLost {
+        /// The interface, where it sat on one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        interface: Option<String>,
+        /// The hook.
+        hook: Word,
+    },
     /// Denials that were counted, and not told one by one.
     DenialsNotTold {
         /// How many.

@@ -2,10 +2,12 @@
 
 mod alarm;
 mod answers;
+mod interfaces;
 mod latecomers;
 mod summary;
 mod sweep;
 mod text;
+mod watchdog;
 
 use std::{
     future::pending,
@@ -14,7 +16,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ftpguard_common::{
-    abi::{Policy, WithoutDaemon},
+    abi::{Active, Mode, Policy, Tracking, WithoutDaemon},
     event::{Event, EventKind},
     verdict::Reason,
 };
@@ -26,17 +28,22 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{alarm::Alarm, sweep::Sweep, text::Text};
+use self::{alarm::Alarm, interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
-    cli::{OnStop, RunArgs, TrackingArg},
+    cli::RunArgs,
     clock,
+    config::{Config, OnStop, TrackingArg},
     control_socket::{ControlSocket, Question, Request},
     events::{Ends, Happening, read_event},
     journal::Journal,
     kernel::{Attached, Kernel, Pins, Ring, Settings},
+    metrics,
+    network::Changes,
     preflight::{self, Host},
+    privileges,
     state::{self, State},
+    values::PortRange,
     watcher::Watcher,
 };
 
@@ -77,13 +84,15 @@ pub fn run(args: &RunArgs) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the event loop")?;
+    let config = args.given.resolve()?;
     runtime.block_on(async {
         // Before anything is attached: from here on a signal ends the guard in good order.
         let stop = Stop::watch()?;
-        let (mut guard, rings, questions) = Guard::start(args)?;
+        let metrics = metrics::Endpoint::bind(&config.metrics).await?;
+        let (mut guard, rings, questions) = Guard::start(args, config, metrics)?;
         let ended = guard.watch(rings, questions, stop).await;
         let keep = match &ended {
-            Ok(Ended::Stopped) => guard.args.endurance.on_stop == OnStop::Keep,
+            Ok(Ended::Stopped) => guard.config.on_stop == OnStop::Keep,
             Ok(Ended::Detached) => false,
             Err(_) => true,
         };
@@ -95,9 +104,12 @@ pub fn run(args: &RunArgs) -> Result<()> {
 /// Everything a running guard holds.
 struct Guard {
     args: RunArgs,
+    /// What is in force.
+    config: Config,
     host: Host,
     kernel: Kernel,
     attached: Vec<Attached>,
+    interfaces: Interfaces,
     journal: Journal,
     state: State,
     ready_at: Instant,
@@ -116,12 +128,14 @@ struct Guard {
     text: Text,
     sweep: Sweep,
     alarm: Alarm,
+    watchdog: Watchdog,
 }
 
-/// The reading ends of both ring buffers.
+/// What the guard listens to: both ring buffers, and changes of the network.
 struct Rings {
     events: Ring,
     control: Ring,
+    network: Changes,
 }
 
 /// The signals that end the guard.
@@ -151,22 +165,30 @@ enum Ended {
 enum Wake {
     Events,
     Control,
+    Network,
     Question(Question),
     Deadline,
     Stop(&'static str),
 }
 
 impl Guard {
-    fn start(args: &RunArgs) -> Result<(Self, Rings, mpsc::Receiver<Question>)> {
-        let host = preflight::check(&args.interfaces, args.cgroup.as_deref())?;
+    fn start(
+        args: &RunArgs,
+        config: Config,
+        metrics: Option<metrics::Endpoint>,
+    ) -> Result<(Self, Rings, mpsc::Receiver<Question>)> {
+        // Before the interfaces are listed, so that none is missed.
+        let network = Changes::watch().context("watching interfaces and addresses")?;
+        let host = preflight::check(&config.interfaces, config.cgroup())?;
         // Before anything is attached: a second guard on the same folder ends here.
         let socket = ControlSocket::bind(&args.runtime_dir)?;
-        let settings = settings(args, &host);
+        let settings = settings(args, &config, &host);
         let mut kernel = Kernel::load(&settings)?;
         let rings = Rings {
             events: Ring::new(kernel.take_events()?).context("watching the event ring buffer")?,
             control: Ring::new(kernel.take_control()?)
                 .context("watching the ring buffer of control bytes")?,
+            network,
         };
         kernel.maps.refill_event_budget(EVENT_BUDGET)?;
         let now = Instant::now();
@@ -175,6 +197,7 @@ impl Guard {
             host,
             kernel,
             attached: Vec::new(),
+            interfaces: Interfaces::default(),
             journal: Journal::start(args.json).context("starting the output thread")?,
             state: State::default(),
             ready_at: now,
@@ -184,19 +207,23 @@ impl Guard {
             beat_at: now,
             look_at: None,
             watching_since: u64::MAX,
-            watcher: Watcher::new(match args.tracking {
+            watcher: Watcher::new(match config.tracking {
                 TrackingArg::Socket => READ_FOR_LABELS,
-                TrackingArg::Text => {
-                    usize::try_from(args.endurance.max_sessions).unwrap_or(usize::MAX)
-                }
+                TrackingArg::Text => usize::try_from(config.max_sessions).unwrap_or(usize::MAX),
             }),
             text: Text::default(),
             sweep: Sweep::default(),
             alarm: Alarm::default(),
+            watchdog: Watchdog::from_environment(),
+            config,
         };
         guard.attach()?;
         guard.kernel.commit(&settings)?;
+        privileges::drop_the_rest()?;
         let (ask, questions) = mpsc::channel(QUESTIONS);
+        if let Some(metrics) = metrics {
+            tokio::spawn(metrics.serve(ask.clone()));
+        }
         tokio::spawn(socket.serve(ask));
         guard.journal.line(guard.ready_line());
         // Without a service manager there is nobody to tell.
@@ -214,7 +241,10 @@ impl Guard {
         for interface in &self.host.interfaces {
             let attached = self
                 .kernel
-                .attach_interface(interface, self.args.xdp_mode.into())?;
+                .attach_interface(interface, self.config.xdp_mode.into())?;
+            if let Some(reason) = &attached.fallback {
+                log::warn!("{interface}: no native XDP, {reason}; TC judges instead");
+            }
             self.attached.push(attached);
         }
         self.watching_since = clock::monotonic_ns();
@@ -224,11 +254,11 @@ impl Guard {
     fn adopt(&mut self) -> Result<()> {
         let reader = Reader {
             cgroup: self.host.cgroup.clone(),
-            control_ports: self.args.control_ports.clone(),
+            control_ports: self.config.control_ports(),
         };
         let rules = Rules {
-            control_ports: self.args.control_ports.clone(),
-            passive_ports: self.args.passive_ports,
+            control_ports: self.config.control_ports(),
+            passive_ports: self.config.passive_ports(),
             uses: USES,
             now: clock::monotonic_ns(),
         };
@@ -262,6 +292,10 @@ impl Guard {
                     ready.context("waiting for control bytes")?;
                     Wake::Control
                 }
+                ready = rings.network.readable() => {
+                    ready.context("waiting for changes of the network")?;
+                    Wake::Network
+                }
                 question = questions.recv() => match question {
                     Some(question) => Wake::Question(question),
                     // The socket's task never ends before this loop.
@@ -277,6 +311,13 @@ impl Guard {
                 Wake::Question(question) if question.request == Request::Detach {} => {
                     self.read_rings(&mut rings)?;
                     return Ok(Ended::Detached);
+                }
+                Wake::Network => {
+                    rings
+                        .network
+                        .drain()
+                        .context("reading changes of the network")?;
+                    self.interfaces.changed();
                 }
                 Wake::Question(question) => {
                     // What happened before the question belongs in the answer.
@@ -361,14 +402,21 @@ impl Guard {
     }
 
     fn deadline(&self) -> Instant {
-        let read_at = match self.args.tracking {
+        let read_at = match self.config.tracking {
             TrackingArg::Socket => Some(self.read_at),
             TrackingArg::Text => None,
         };
-        [self.refill_at, self.look_at, read_at, Some(self.beat_at)]
-            .into_iter()
-            .flatten()
-            .fold(self.look_over_at, Instant::min)
+        [
+            self.refill_at,
+            self.look_at,
+            read_at,
+            self.interfaces.follow_at,
+            self.watchdog.due(),
+            Some(self.beat_at),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.look_over_at, Instant::min)
     }
 
     fn on_deadline(&mut self) -> Result<()> {
@@ -378,6 +426,7 @@ impl Guard {
             self.kernel.beat()?;
             self.check_room()?;
         }
+        self.watchdog.on_deadline(now);
         if self.refill_at.is_some_and(|at| at <= now) {
             self.refill_at = None;
             self.refill()?;
@@ -385,6 +434,9 @@ impl Guard {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_for_listeners()?;
             self.look_at = self.text.look_at();
+        }
+        if self.interfaces.follow_at.is_some_and(|at| at <= now) {
+            self.follow_network()?;
         }
         if self.look_over_at <= now {
             self.look_over_at = now + LOOK_OVER;
@@ -423,31 +475,39 @@ impl Guard {
     }
 }
 
-fn settings(args: &RunArgs, host: &Host) -> Settings {
+fn settings(args: &RunArgs, config: &Config, host: &Host) -> Settings {
     Settings {
-        policy: Policy {
-            mode: ftpguard_common::abi::Mode::from(args.mode) as u32,
-            tracking: ftpguard_common::abi::Tracking::from(args.tracking) as u32,
-            active: ftpguard_common::abi::Active::from(args.active) as u32,
-            uses: USES,
-            serving_age: nanoseconds(SERVING_AGE),
-            barred_age: nanoseconds(BARRED_AGE),
-            heartbeat_age: nanoseconds(HEARTBEAT_AGE),
-            without_daemon: WithoutDaemon::from(args.endurance.without_daemon) as u32,
-            sessions_per_client: args.endurance.client_sessions,
-        },
-        control_ports: args.control_ports.clone(),
-        passive_ports: args.passive_ports.map(crate::values::PortRange::ports),
-        data_source_ports: args.data_source_ports.clone(),
-        exceptions: args.allow_connect.clone(),
-        bounce_shield: args.bounce_shield,
+        policy: policy(config),
+        control_ports: config.control_ports(),
+        passive_ports: config
+            .passive_ports()
+            .into_iter()
+            .map(PortRange::ports)
+            .collect(),
+        data_source_ports: config.data_source_ports.clone(),
+        exceptions: config.destinations().collect(),
+        bounce_shield: config.bounce_shield,
         cgroup: host.cgroup.clone(),
-        max_sessions: args.endurance.max_sessions,
+        max_sessions: config.max_sessions,
         pins: if host.has_bpffs {
-            args.endurance.pins(&args.runtime_dir)
+            args.pins(config)
         } else {
             Pins::Nowhere
         },
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        mode: Mode::from(config.mode) as u32,
+        tracking: Tracking::from(config.tracking) as u32,
+        active: Active::from(config.active) as u32,
+        uses: USES,
+        serving_age: nanoseconds(SERVING_AGE),
+        barred_age: nanoseconds(BARRED_AGE),
+        heartbeat_age: nanoseconds(HEARTBEAT_AGE),
+        without_daemon: WithoutDaemon::from(config.without_daemon) as u32,
+        sessions_per_client: config.client_sessions,
     }
 }
 

@@ -37,7 +37,6 @@ const OTHERS: Allowance = Allowance {
 
 /// The events of this guard.
 pub struct Journal {
-    json: bool,
     output: Output,
     kept: VecDeque<Record>,
     followers: broadcast::Sender<Arc<Record>>,
@@ -49,8 +48,7 @@ impl Journal {
     /// A journal that writes to standard output, as JSON or for people.
     pub fn start(json: bool) -> io::Result<Self> {
         Ok(Self {
-            json,
-            output: Output::start()?,
+            output: Output::start(json)?,
             kept: VecDeque::with_capacity(KEPT),
             followers: broadcast::channel(FOLLOWER_QUEUE).0,
             denials: Bucket::new(DENIALS),
@@ -127,14 +125,7 @@ impl Journal {
             time: clock::wall_ms_at(stamp),
             what,
         };
-        if self.json {
-            match serde_json::to_string(&record) {
-                Ok(line) => self.output.line(line),
-                Err(error) => log::error!("event cannot be written as JSON: {error}"),
-            }
-        } else {
-            self.output.line(record.what.to_string());
-        }
+        self.output.event(&record);
         if self.kept.len() == KEPT {
             self.kept.pop_front();
         }

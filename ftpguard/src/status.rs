@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     events::{Ends, Way},
     kernel::CpuCounters,
+    state::Tally,
 };
 
 /// The state of a running guard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// ftpguard's version.
     pub version: String,
@@ -44,6 +45,10 @@ pub struct Status {
     pub endurance: Endurance,
     /// What sits on each interface.
     pub interfaces: Vec<Hooks>,
+    /// Whether the lookup gate holds.
+    pub last_gate: bool,
+    /// Whether the `connect()` hooks hold.
+    pub connect: bool,
     /// How many control connections are open.
     pub sessions: u64,
     /// How many pinholes are open.
@@ -54,6 +59,9 @@ pub struct Status {
     pub foreign_listeners: u64,
     /// Processes of ftpds that get no pinhole from the socket observer.
     pub unsafe_processes: Vec<u32>,
+    /// What happened since the start.
+    #[serde(default)]
+    pub totals: Tally,
     /// Verdicts, counted by reason; those that did not occur are left out.
     pub verdicts: Vec<Count>,
     /// What happened to the guard itself; what did not is left out.
@@ -61,14 +69,21 @@ pub struct Status {
 }
 
 /// What sits on one interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hooks {
     /// The interface.
     pub interface: String,
     /// Where SYNs that come in are judged.
     pub ingress: String,
+    /// Whether what sits there still does.
+    pub ingress_holds: bool,
     /// Where SYNs that leave are judged.
     pub egress: String,
+    /// Whether what sits there still does.
+    pub egress_holds: bool,
+    /// Why it is not otherwise, where there is something to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// How often something happened.

@@ -162,7 +162,7 @@ fn k10_a_state_that_does_not_fit_is_replaced() {
                 // And to none at all.
                 let runtime = guard.kill().expect("it is killed");
                 let unpinned = Options {
-                    more: vec!["--no-pin".into()],
+                    more: vec!["--pin=false".into()],
                     ..options.clone()
                 };
                 let guard = again(&stage, &unpinned, &runtime);

@@ -14,10 +14,15 @@ mod endurance;
 mod faults;
 mod gates;
 mod help;
+mod interfaces;
 mod lifecycle;
+
+mod metrics;
+mod narrowing;
 mod neighbours;
 mod passive;
 mod refusals;
+mod service;
 mod stage;
 mod text;
 mod zoo;

@@ -36,6 +36,8 @@ const SHORT: Duration = Duration::from_secs(20);
 pub struct Options {
     /// The binary; by default [`binary`].
     pub binary: PathBuf,
+    /// `--iface`, none for all but `lo`.
+    pub interfaces: Vec<&'static str>,
     /// `--mode`
     pub mode: &'static str,
     /// `--tracking`
@@ -52,12 +54,15 @@ pub struct Options {
     pub more: Vec<String>,
     /// Which step of the start is to fail, as the guard reads it from `FTPGUARD_FAULT`.
     pub fault: Option<String>,
+    /// `--metrics`
+    pub metrics: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             binary: binary(),
+            interfaces: vec![INTERFACE],
             mode: "enforce",
             tracking: "socket",
             xdp_mode: "auto",
@@ -66,6 +71,7 @@ impl Default for Options {
             passive_ports: Some(50_000..=50_031),
             more: Vec::new(),
             fault: None,
+            metrics: None,
         }
     }
 }
@@ -104,7 +110,12 @@ impl Guard {
     pub fn start_in(sandbox: &Sandbox, options: &Options, runtime: &Path) -> Result<Self> {
         let begun = Instant::now();
         let mut command = Command::new(&options.binary);
-        command.args(["run", "--json", "--iface", INTERFACE]);
+        command.args(["run", "--json"]);
+        for interface in &options.interfaces {
+            command.args(["--iface", interface]);
+        }
+        // An empty file: that of the machine must not change what is tested.
+        command.args(["--config", "/dev/null"]);
         command.args(["--control-port", &options.control_port.to_string()]);
         if let Some(ports) = &options.passive_ports {
             let ports = format!("{}-{}", ports.start(), ports.end());
@@ -120,6 +131,9 @@ impl Guard {
         command.args(["--xdp-mode", options.xdp_mode]);
         if options.bounce_shield {
             command.arg("--bounce-shield");
+        }
+        if let Some(metrics) = &options.metrics {
+            command.args(["--metrics", metrics]);
         }
         let mut process = sandbox.server().spawn(&mut command)?;
         let ready =
@@ -197,15 +211,20 @@ impl Guard {
 
     /// What `ftpguard status --json` says.
     pub fn status(&self) -> Result<Value> {
+        self.list("status")
+    }
+
+    /// What this question (`status`, `sessions`, `pinholes`) is answered with, as JSON.
+    pub fn list(&self, question: &str) -> Result<Value> {
         let mut command = Command::new(&self.binary);
         command
-            .args(["status", "--json", "--runtime-dir"])
+            .args([question, "--json", "--runtime-dir"])
             .arg(&self.runtime);
         let finished = Process::spawn(&mut command)?
             .wait(SHORT)?
-            .success("ftpguard status")?;
+            .success("ftpguard")?;
         serde_json::from_str(&finished.stdout)
-            .with_context(|| format!("status is not JSON:\n{}", finished.stdout))
+            .with_context(|| format!("{question} is not JSON:\n{}", finished.stdout))
     }
 
     /// How often this reason was counted, as [`Guard::status`] says, which leaves out zeros.

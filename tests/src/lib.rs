@@ -20,6 +20,7 @@ pub mod namespace;
 pub mod process;
 pub mod sandbox;
 pub mod scenario;
+pub mod service_manager;
 pub mod soak;
 pub mod target;
 pub mod tls;

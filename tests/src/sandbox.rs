@@ -133,6 +133,24 @@ impl Sandbox {
         &self.third
     }
 
+    /// Joins a host to the others once more, by an interface without addresses that is up.
+    pub fn plug(&self, host: &Host, interface: &str) -> Result<()> {
+        // The end at the bridge goes with the interface.
+        let last = host.v4.octets()[3];
+        let label = format!("p{last}");
+        // The same each time, so that the others need not ask for it again.
+        let hardware = format!("02:f7:00:00:00:{last:02x}");
+        let name = host.name();
+        self.lan.ip(&[
+            "link", "add", &label, "type", "veth", "peer", "name", interface, "address", &hardware,
+            "netns", name,
+        ])?;
+        self.lan
+            .ip(&["link", "set", &label, "master", "bridge", "up"])?;
+        host.ip(&["link", "set", interface, "up"])?;
+        Ok(())
+    }
+
     /// The control group of the ftpd; the guard's `--cgroup`.
     #[must_use]
     pub fn ftpd_cgroup(&self) -> &Cgroup {

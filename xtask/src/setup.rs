@@ -40,10 +40,21 @@ enum Probe {
     Module(&'static str),
 }
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 13] = [
     tool("ip", "iproute2", "makes the sandbox's network namespaces"),
     tool("tc", "iproute2", "shows what is attached to an interface"),
     tool("setpriv", "util-linux", "runs a test without root's rights"),
+    tool("systemctl", "systemd", "runs the unit in the sandbox"),
+    tool(
+        "nsenter",
+        "util-linux",
+        "runs commands beside systemd in the sandbox",
+    ),
+    tool(
+        "tmux",
+        "tmux",
+        "is the terminal in which `ftpguard top` is looked at",
+    ),
     tool("vsftpd", "vsftpd", "is the ftpd to guard in the sandbox"),
     Tool {
         probe: Probe::Module("pyftpdlib"),

@@ -67,6 +67,7 @@ fn with_server<T: Send + 'static>(
                     }
                     Request::Events { follow: false }
                     | Request::Status {}
+                    | Request::Detach {}
                     | Request::Sessions {}
                     | Request::Pinholes {} => Answer {
                         reply: Reply::Sessions(Vec::new()),

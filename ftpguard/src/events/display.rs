@@ -134,6 +134,22 @@ impl fmt::Display for Happening {
                 end(*requested, *requested_port)
             ),
             Self::Dialogue { ends, remark } => write!(f, "session {ends}: {remark}"),
+            Self::InterfaceGuarded {
+                interface,
+                ingress,
+                egress,
+            } => write!(f, "interface {interface} guarded ({ingress}, {egress})"),
+            Self::InterfaceUnguarded { interface, reason } => {
+                write!(f, "interface {interface} has the last gate only: {reason}")
+            }
+            Self::InterfaceGone { interface } => write!(f, "interface {interface} is gone"),
+            Self::GateLost { interface, hook } => {
+                write!(f, "{hook} was detached")?;
+                if let Some(interface) = interface {
+                    write!(f, " from {interface}")?;
+                }
+                f.write_str(": attaching again")
+            }
             Self::DenialsNotTold { count } => {
                 write!(f, "{count} more denials, not told one by one")
             }

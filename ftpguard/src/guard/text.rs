@@ -24,8 +24,8 @@ pub(super) use self::words::{remark, way};
 use self::{announced::find_listener, narrow::own_port, words::changes_something};
 use super::Guard;
 use crate::{
-    cli::TrackingArg,
     clock,
+    config::TrackingArg,
     events::{Ending, Ends, Happening},
     kernel::{KernelError, Maps},
     watcher::Beginning,
@@ -47,9 +47,8 @@ pub(super) struct Text {
     waiting: Vec<Waiting>,
     /// The pinhole that the text of a session last spoke of, as it was then.
     spoken_of: HashMap<SessionKey, (PinholeKey, u64)>,
-    /// Sessions whose active mode is narrowed to one port (rule O10), and how far the client's
-    /// side was read when the kernel side was last told.
-    narrowed: HashMap<SessionKey, (Port, u32)>,
+    /// Sessions whose active mode is narrowed, as the kernel side was last told.
+    narrowed: HashMap<SessionKey, Advice>,
 }
 
 struct Waiting {
@@ -64,6 +63,13 @@ impl Text {
         (!self.waiting.is_empty()).then(|| Instant::now() + LOOK_AGAIN)
     }
 
+    /// Remembers the last word of a session that changes something, until everything is read.
+    pub(super) fn hear(&mut self, key: SessionKey, event: DialogueEvent) {
+        if changes_something(&event) {
+            self.last_words.insert(key, event);
+        }
+    }
+
     pub(super) fn forget(&mut self, session: &SessionKey) {
         self.waiting.retain(|waiting| waiting.session != *session);
         self.spoken_of.remove(session);
@@ -72,7 +78,10 @@ impl Text {
 
     /// The only port that the session's active mode may reach.
     pub(super) fn active_port(&self, session: &SessionKey) -> Option<Port> {
-        self.narrowed.get(session).map(|(port, _)| *port)
+        self.narrowed
+            .get(session)
+            .map(|advice| advice.active_port)
+            .filter(|port| *port != Port::NONE)
     }
 }
 
@@ -107,9 +116,7 @@ impl Guard {
             if let Some(what) = remark(&key, &event) {
                 journal.tell(what);
             }
-            if changes_something(&event) {
-                text.last_words.insert(key, event);
-            }
+            text.hear(key, event);
         };
         if !watcher.take(record, clock::monotonic_ns(), beginning, &mut tell) {
             state.tally.unreadable += 1;
@@ -137,12 +144,14 @@ impl Guard {
         match event {
             // The ftpd may act on the request before it answers (rule O5): until it is
             // answered, nothing narrows.
-            DialogueEvent::PassiveRequested(_) | DialogueEvent::ActiveRequested { .. } => {
-                self.narrow(key, Port::NONE)
-            }
+            // What is not known for certain narrows nothing either.
+            DialogueEvent::PassiveRequested(_)
+            | DialogueEvent::ActiveRequested { .. }
+            | DialogueEvent::EpsvAllAccepted
+            | DialogueEvent::Desynchronised(_) => self.narrow(key, Port::NONE),
             DialogueEvent::PassiveAnnounced { port, .. } => {
                 self.narrow(key, Port::NONE)?;
-                if self.args.tracking == TrackingArg::Text {
+                if self.config.tracking == TrackingArg::Text {
                     return self.announce(key, port);
                 }
                 self.compare(key, session, port)
@@ -168,11 +177,9 @@ impl Guard {
                 self.advise(key, opaque)
             }
             DialogueEvent::MalformedArgument { .. }
-            | DialogueEvent::EpsvAllAccepted
             | DialogueEvent::ProtocolViolation(_)
             | DialogueEvent::UnsolicitedReply(_)
             | DialogueEvent::LineTooLong
-            | DialogueEvent::Desynchronised(_)
             | DialogueEvent::Resynchronised => Ok(()),
         }
     }
@@ -253,7 +260,7 @@ impl Guard {
         };
         // In socket tracking the kernel side alone writes sessions: it may be making the next
         // pinhole now, and does not mind one that is gone.
-        if self.args.tracking == TrackingArg::Text
+        if self.config.tracking == TrackingArg::Text
             && let Some(known) = Maps::find(&maps.sessions, &session)?
             && known.pinhole == *pinhole
         {

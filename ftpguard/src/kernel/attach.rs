@@ -16,7 +16,10 @@ use aya::{
 
 use ftpguard_common::abi::observer_slot;
 
-use super::{Kernel, driver::has_device, error::KernelError, features::tc_hook, hook::Hook, step};
+use super::{
+    Kernel, driver::has_device, error::KernelError, features::tc_hook, gates::Hooked, hook::Hook,
+    step,
+};
 
 /// How the operator wants the ingress guard attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,12 +81,16 @@ impl EgressHook {
 /// What sits on one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
+    /// The interface's number.
+    pub index: u32,
     /// The interface's name.
     pub interface: String,
     /// Where SYNs that come in are judged.
     pub ingress: IngressHook,
     /// Where SYNs that leave are judged, and control bytes are read.
     pub egress: EgressHook,
+    /// Why the ingress guard is not where it would rather be.
+    pub fallback: Option<String>,
 }
 
 impl Kernel {
@@ -183,7 +190,7 @@ impl Kernel {
         let index = nix::net::if_::if_nametoindex(interface)
             .map_err(|_| KernelError::NoInterface(interface.to_owned()))?;
         let egress = prepare_tc(interface)?;
-        let (ingress, xdp) = self.attach_ingress(interface, index, choice)?;
+        let (ingress, xdp, fallback) = self.attach_ingress(interface, index, choice)?;
         let watcher = match ingress {
             IngressHook::XdpNative | IngressHook::XdpGeneric => "watch_ingress",
             IngressHook::Tc => "guard_and_watch_ingress",
@@ -196,40 +203,42 @@ impl Kernel {
         };
         let hooked = Hooked {
             _xdp: xdp,
-            _ingress: self.attach_tc(watcher, &place(TcAttachType::Ingress))?,
-            _egress: self.attach_tc("guard_and_watch_egress", &place(TcAttachType::Egress))?,
+            ingress: self.attach_tc(watcher, &place(TcAttachType::Ingress))?,
+            egress: self.attach_tc("guard_and_watch_egress", &place(TcAttachType::Egress))?,
         };
         self.hooked.insert(index, hooked);
         self.maps.gates.insert(index, 1, 0)?;
         Ok(Attached {
+            index,
             interface: interface.to_owned(),
             ingress,
             egress,
+            fallback,
         })
     }
 
+    /// Where the ingress guard sits now, what holds it there if it is XDP, and why it is not
+    /// where it would rather be.
     fn attach_ingress(
         &mut self,
         interface: &str,
         index: u32,
         choice: XdpChoice,
-    ) -> Result<(IngressHook, Option<Hook>), KernelError> {
+    ) -> Result<(IngressHook, Option<Hook>, Option<String>), KernelError> {
         let (hook, mode) = match choice {
-            XdpChoice::Tc => return Ok((IngressHook::Tc, None)),
-            XdpChoice::Auto if !has_device(interface) => return Ok((IngressHook::Tc, None)),
+            XdpChoice::Tc => return Ok((IngressHook::Tc, None, None)),
+            XdpChoice::Auto if !has_device(interface) => return Ok((IngressHook::Tc, None, None)),
             XdpChoice::Auto => {
-                return match self.attach_xdp(interface, index, XdpMode::Driver) {
-                    Ok(link) => Ok((IngressHook::XdpNative, link)),
-                    Err(KernelError::NoNativeXdp(_) | KernelError::HookTaken { .. }) => {
-                        Ok((IngressHook::Tc, None))
-                    }
-                    Err(error) => Err(error),
-                };
+                return Ok(match self.attach_xdp(interface, index, XdpMode::Driver) {
+                    Ok(hook) => (IngressHook::XdpNative, hook, None),
+                    // TC judges as well, only later.
+                    Err(error) => (IngressHook::Tc, None, Some(error.reason())),
+                });
             }
             XdpChoice::Native => (IngressHook::XdpNative, XdpMode::Driver),
             XdpChoice::Generic => (IngressHook::XdpGeneric, XdpMode::Skb),
         };
-        Ok((hook, self.attach_xdp(interface, index, mode)?))
+        Ok((hook, self.attach_xdp(interface, index, mode)?, None))
     }
 
     /// `None` where the hook is still a former state's and changes hands in the end.
@@ -270,7 +279,11 @@ impl Kernel {
                 interface: interface.to_owned(),
             },
             Some(libc::EOPNOTSUPP) => KernelError::NoNativeXdp(interface.to_owned()),
-            _ => refused(PROGRAM)(error),
+            Some(_) => KernelError::XdpRefused {
+                interface: interface.to_owned(),
+                source: Box::new(error),
+            },
+            None => refused(PROGRAM)(error),
         })
     }
 
@@ -339,13 +352,6 @@ pub(super) const OBSERVER: [(&str, u32, &str, &str); 5] = [
 /// The priority of TC filters. With their handle it names them for good: a daemon finds its
 /// predecessor's.
 pub(super) const FILTER_PRIORITY: u16 = 18_247;
-
-/// What sits on one interface, dropped in the order in which it is written here.
-pub(super) struct Hooked {
-    _xdp: Option<Hook>,
-    _ingress: Hook,
-    _egress: Hook,
-}
 
 /// A TC hook of one interface.
 struct Place<'a> {

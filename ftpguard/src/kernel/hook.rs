@@ -71,6 +71,14 @@ impl Hook {
         Self::new(Held::Filter(link), inherited, fate)
     }
 
+    /// Priority and handle where this is a TC filter.
+    pub(super) fn filter_place(&self) -> Option<(u16, u32)> {
+        let Some(Held::Filter(filter)) = &self.held else {
+            return None;
+        };
+        Some((filter.priority().ok()?, filter.handle().ok()?.into()))
+    }
+
     fn new(held: Held, inherited: bool, fate: &Fate) -> Self {
         Self {
             held: Some(held),

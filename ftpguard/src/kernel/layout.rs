@@ -25,12 +25,9 @@ pub(super) fn number(settings: &Settings) -> Result<u64, KernelError> {
         cgroup,
         u64::from(settings.bounce_shield),
     ]);
-    let range = settings.passive_ports.as_ref();
-    words.extend(
-        range
-            .into_iter()
-            .flat_map(|range| [u64::from(*range.start()), u64::from(*range.end())]),
-    );
+    for range in &settings.passive_ports {
+        words.extend([u64::from(*range.start()), u64::from(*range.end())]);
+    }
     for ports in [&settings.control_ports, &settings.data_source_ports] {
         let mut ports = ports.clone();
         ports.sort_unstable();

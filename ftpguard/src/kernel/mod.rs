@@ -10,6 +10,8 @@ mod dismantle;
 mod driver;
 mod error;
 mod features;
+mod filter;
+mod gates;
 mod home;
 mod hook;
 mod layout;
@@ -39,20 +41,22 @@ use ftpguard_common::{
     verdict::Incident,
 };
 
+use self::{
+    attach::OBSERVER,
+    gates::Hooked,
+    home::Home,
+    hook::{Fate, Hook},
+    offsets::read_offsets,
+};
 pub use self::{
     attach::{Attached, EgressHook, IngressHook, XdpChoice, interface_names},
     error::KernelError,
     features::{Feature, Features},
+    gates::{Gates, Held},
     home::{Detached, Pins, detach},
     maps::{CpuCounters, Maps},
     offline::Orphan,
     ring::Ring,
-};
-use self::{
-    attach::{Hooked, OBSERVER},
-    home::Home,
-    hook::{Fate, Hook},
-    offsets::read_offsets,
 };
 
 /// What the kernel side is told once, before anything is attached.
@@ -62,8 +66,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Ports on which the guarded ftpds accept control connections.
     pub control_ports: Vec<u16>,
-    /// The declared passive range, if there is one.
-    pub passive_ports: Option<RangeInclusive<u16>>,
+    /// The declared passive ranges.
+    pub passive_ports: Vec<RangeInclusive<u16>>,
     /// Ports from which an ftpd may open active data connections, 20 by default.
     pub data_source_ports: Vec<u16>,
     /// Destinations that an ftpd may connect to although they are no clients.
@@ -327,7 +331,7 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
 fn fill(maps: &mut Maps, settings: &Settings) -> Result<(), KernelError> {
     maps.policy.set(0, settings.policy, 0)?;
     maps.refresh_addresses()?;
-    if let Some(range) = &settings.passive_ports {
+    for range in &settings.passive_ports {
         for port in range.clone() {
             maps.add_port_role(port, port_word::PASSIVE)?;
         }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Count, incidents, verdicts};
 use crate::{
-    cli::{ModeArg, WithoutDaemonArg},
     clock,
+    config::{ModeArg, WithoutDaemonArg},
     kernel::Orphan,
 };
 

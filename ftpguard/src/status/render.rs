@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use super::{Count, PinholeRow, SessionRow, Status};
+use super::{Count, Hooks, PinholeRow, SessionRow, Status};
 
 impl Status {
     /// The status for people: aligned, ending in a newline.
@@ -29,16 +29,23 @@ impl Status {
         }
         for (place, hooks) in self.interfaces.iter().enumerate() {
             let name = if place == 0 { "interfaces" } else { "" };
-            field(
-                name,
-                &format!(
-                    "{}: ingress {}, egress {}",
-                    hooks.interface, hooks.ingress, hooks.egress
-                ),
-            );
+            field(name, &hooks.render());
         }
-        field("last gate", "sk_lookup, for every interface");
-        field("cgroup", &format!("{}: connect4, connect6", self.cgroup));
+        field(
+            "last gate",
+            &format!(
+                "sk_lookup, for every interface{}",
+                loss(self.last_gate, "sk_lookup")
+            ),
+        );
+        field(
+            "cgroup",
+            &format!(
+                "{}: connect4, connect6{}",
+                self.cgroup,
+                loss(self.connect, "connect")
+            ),
+        );
         field("control ports", &list(&self.control_ports));
         field(
             "passive ports",
@@ -84,6 +91,28 @@ impl Status {
         );
         text
     }
+}
+
+impl Hooks {
+    fn render(&self) -> String {
+        let mut text = format!(
+            "{}: ingress {}{}, egress {}{}",
+            self.interface,
+            self.ingress,
+            loss(self.ingress_holds, &self.ingress),
+            self.egress,
+            loss(self.egress_holds, &self.egress),
+        );
+        if let Some(note) = &self.note {
+            let _ = write!(text, " ({note})");
+        }
+        text
+    }
+}
+
+/// What is said of a hook that others detached. It is attached again when the guard looks next.
+fn loss(holds: bool, hook: &str) -> &'static str {
+    if holds || hook == "none" { "" } else { " LOST" }
 }
 
 fn section(text: &mut String, title: &str, counts: &[&Count]) {

@@ -34,19 +34,36 @@ fn status() -> Status {
             Hooks {
                 interface: "eth0".to_owned(),
                 ingress: "xdp-native".to_owned(),
+                ingress_holds: true,
                 egress: "tcx".to_owned(),
+                egress_holds: false,
+                note: None,
             },
             Hooks {
                 interface: "wg0".to_owned(),
                 ingress: "tc".to_owned(),
+                ingress_holds: true,
                 egress: "tcx".to_owned(),
+                egress_holds: true,
+                note: Some("another XDP program is attached".to_owned()),
+            },
+            Hooks {
+                interface: "wg1".to_owned(),
+                ingress: "none".to_owned(),
+                ingress_holds: false,
+                egress: "none".to_owned(),
+                egress_holds: false,
+                note: Some("the kernel refused".to_owned()),
             },
         ],
+        last_gate: true,
+        connect: false,
         sessions: 2,
         pinholes: 1,
         guarded_listeners: 3,
         foreign_listeners: 1,
         unsafe_processes: vec![77],
+        totals: Tally::default(),
         verdicts: vec![
             count("pinhole", "pass", 5, "SYN through a pinhole"),
             count("no-pinhole", "deny", 12, "SYN to the ftpd's listener"),
@@ -69,10 +86,11 @@ ftpguard 0.1.0, pid 4242, up for 1 h 2 min
   after a crash  the kernel goes on guarding; what needs the daemon: closed (/sys/fs/bpf/ftpguard)
   heartbeat      800 ms ago
   tables         100 sessions, 64 for each client, 2048 KiB
-  interfaces     eth0: ingress xdp-native, egress tcx
-             wg0: ingress tc, egress tcx
+  interfaces     eth0: ingress xdp-native, egress tcx LOST
+                 wg0: ingress tc, egress tcx (another XDP program is attached)
+                 wg1: ingress none, egress none (the kernel refused)
   last gate      sk_lookup, for every interface
-  cgroup         /sys/fs/cgroup: connect4, connect6
+  cgroup         /sys/fs/cgroup: connect4, connect6 LOST
   control ports  21, 990
   passive ports  50000-50099
   sessions       2

@@ -33,7 +33,7 @@ pub(crate) fn check() -> Result<()> {
                 sessions_per_client: 64,
             },
             control_ports: vec![21],
-            passive_ports: Some(50_000..=50_031),
+            passive_ports: vec![50_000..=50_031],
             data_source_ports: vec![20],
             exceptions: Vec::new(),
             bounce_shield: false,

@@ -10,8 +10,8 @@ use ftpguard_common::{
 
 use super::{super::USES, Guard, MAX_WAITING, PATIENCE, Waiting, way};
 use crate::{
-    cli::TrackingArg,
     clock,
+    config::TrackingArg,
     events::{Ending, Happening, Phantom},
     kernel::{KernelError, Maps},
 };
@@ -97,7 +97,7 @@ impl Guard {
             return Ok(false);
         };
         if listener.control_port == Port::NONE
-            || self.args.control_ports.contains(&port.number())
+            || self.config.control_ports().contains(&port.number())
             || !serves(maps, &listener, &session)?
         {
             self.revoke(key, Ending::Replaced)?;
@@ -128,7 +128,7 @@ impl Guard {
         let maps = &mut self.kernel.maps;
         let admission = if listener.socket == 0 {
             listener.admission
-        } else if self.args.tracking == TrackingArg::Text {
+        } else if self.config.tracking == TrackingArg::Text {
             // It may be announced again, and then needs the daemon again.
             Admission::Daemon as u16
         } else {
