@@ -38,7 +38,7 @@ use crate::{
     events::{Ends, Happening, read_event},
     journal::Journal,
     kernel::{Attached, Kernel, Pins, Ring, Settings},
-    metrics,
+    memory, metrics,
     network::Changes,
     preflight::{self, Host},
     privileges,
@@ -220,6 +220,7 @@ impl Guard {
         guard.attach()?;
         guard.kernel.commit(&settings)?;
         privileges::drop_the_rest()?;
+        memory::give_back();
         let (ask, questions) = mpsc::channel(QUESTIONS);
         if let Some(metrics) = metrics {
             tokio::spawn(metrics.serve(ask.clone()));
@@ -251,11 +252,16 @@ impl Guard {
         Ok(())
     }
 
-    fn adopt(&mut self) -> Result<()> {
-        let reader = Reader {
+    /// Reads which sockets there are.
+    fn reader(&self) -> Reader {
+        Reader {
             cgroup: self.host.cgroup.clone(),
             control_ports: self.config.control_ports(),
-        };
+        }
+    }
+
+    fn adopt(&mut self) -> Result<()> {
+        let reader = self.reader();
         let rules = Rules {
             control_ports: self.config.control_ports(),
             passive_ports: self.config.passive_ports(),

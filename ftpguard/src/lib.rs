@@ -24,6 +24,7 @@ pub mod guard;
 pub mod journal;
 pub mod kernel;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod network;
 pub mod output;

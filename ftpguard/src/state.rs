@@ -45,9 +45,7 @@ impl State {
         };
         match kind {
             EventKind::SessionOpened => self.session_opened(event.session, session_key(event)),
-            EventKind::SessionClosed => {
-                self.sessions.remove(&event.session);
-            }
+            EventKind::SessionClosed => self.session_closed(event.session),
             EventKind::PinholeMade => self.pinhole_made(&pinhole_key(event)),
             EventKind::PinholeUsed => {
                 self.tally.pinholes_used += 1;
@@ -68,6 +66,11 @@ impl State {
     pub fn session_opened(&mut self, id: u64, key: SessionKey) {
         self.tally.sessions += 1;
         self.sessions.insert(id, key);
+    }
+
+    /// A control connection is closed.
+    pub fn session_closed(&mut self, id: u64) {
+        self.sessions.remove(&id);
     }
 
     /// A pinhole is open from now on.

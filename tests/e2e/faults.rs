@@ -1,4 +1,6 @@
 //! Every step of the start fails once, and is the last one once: what remains?
+//!
+//! The short form takes every fourth step, each test others; `FTPGUARD_LONG=1` takes them all.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -11,10 +13,22 @@ use ftpguard_tests::{
 };
 use nix::sys::signal::Signal;
 
-use crate::help::{attached, play, stage};
+use crate::{
+    help::{attached, play, stage},
+    zoo_stress::length,
+};
 
 /// More steps than any start has.
 const MANY: u32 = 100;
+
+/// The steps to be tried, until a start succeeds.
+fn steps(first: u32) -> impl Iterator<Item = u32> {
+    if length() == 1 {
+        (first..MANY).step_by(4)
+    } else {
+        (1..MANY).step_by(1)
+    }
+}
 
 fn options(fault: Option<String>) -> Options {
     Options {
@@ -46,7 +60,7 @@ fn a_start_that_fails_leaves_nothing() {
     let stage = stage(Settings::unchecked(Kind::Vsftpd));
     let before = attached(&stage);
     let mut table = String::new();
-    for number in 1..MANY {
+    for number in steps(1) {
         let runtime = guard::folder(&stage.sandbox, "fault").expect("folder");
         let options = options(Some(number.to_string()));
         let error = match Guard::start_in(&stage.sandbox, &options, &runtime) {
@@ -62,7 +76,7 @@ fn a_start_that_fails_leaves_nothing() {
         assert!(!guard::pins(&runtime).exists(), "{step}");
         let _ = writeln!(table, "{number:>3} {step}: nothing attached");
         // That nothing which `ip` and `tc` cannot show is left, at some of the steps.
-        if number % 5 == 0 {
+        if number % 3 == 0 {
             assert_eq!(winner(&stage), Winner::Attacker, "{step}");
         }
     }
@@ -73,7 +87,7 @@ fn a_start_that_fails_leaves_nothing() {
 
 /// A start that is to take over fails, or is killed: the host stays guarded, no pinhole is lost,
 /// and the next start takes over as if nothing had happened.
-fn takes_over_at_last(prefix: &str, change: Option<&str>) {
+fn takes_over_at_last(first: u32, prefix: &str, change: Option<&str>) {
     let stage = stage(Settings::unchecked(Kind::Vsftpd));
     let first = Guard::start(&stage.sandbox, &options(None)).expect("it starts");
     let runtime = first.kill().expect("it is killed");
@@ -86,7 +100,7 @@ fn takes_over_at_last(prefix: &str, change: Option<&str>) {
             .collect(),
         ..options(fault)
     };
-    for number in 1..MANY {
+    for number in steps(first) {
         let fault = changed(number, Some(format!("{prefix}{number}")));
         let started = one_round(&stage, &fault, &runtime, &mut table);
         if let Some(guard) = started {
@@ -132,23 +146,23 @@ fn one_round(
 
 #[test]
 fn a_takeover_that_fails_leaves_the_host_guarded() {
-    takes_over_at_last("", None);
+    takes_over_at_last(2, "", None);
 }
 
 #[test]
 fn a_takeover_that_is_killed_leaves_the_host_guarded() {
-    takes_over_at_last("kill:", None);
+    takes_over_at_last(3, "kill:", None);
 }
 
 /// The same where the former state does not fit and is replaced.
 #[test]
 fn a_replacement_that_fails_leaves_the_host_guarded() {
-    takes_over_at_last("", Some("--max-sessions"));
+    takes_over_at_last(4, "", Some("--max-sessions"));
 }
 
 #[test]
 fn a_replacement_that_is_killed_leaves_the_host_guarded() {
-    takes_over_at_last("kill:", Some("--max-sessions"));
+    takes_over_at_last(1, "kill:", Some("--max-sessions"));
 }
 
 /// A first start that is killed hinders nobody, and the next one starts afresh.
@@ -156,7 +170,7 @@ fn a_replacement_that_is_killed_leaves_the_host_guarded() {
 fn a_first_start_that_is_killed_hinders_nobody() {
     let stage = stage(Settings::unchecked(Kind::Vsftpd));
     let runtime = guard::folder(&stage.sandbox, "fault").expect("folder");
-    for number in (2..MANY).step_by(3) {
+    for number in steps(5).step_by(2) {
         let killed = options(Some(format!("kill:{number}")));
         if Guard::start_in(&stage.sandbox, &killed, &runtime).is_ok() {
             break;

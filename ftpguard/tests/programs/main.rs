@@ -6,6 +6,7 @@
 mod bed;
 mod connect;
 mod frames;
+mod heartbeat;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
