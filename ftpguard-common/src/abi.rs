@@ -7,6 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
+    event::{EventBudget, Told},
     net::{Address, Port},
     verdict::COUNTER_COUNT,
 };
@@ -17,6 +18,8 @@ pub const MAX_SESSIONS: u32 = 16_384;
 pub const MAX_PINHOLES: u32 = 16_384;
 /// How many listeners are known at once.
 pub const MAX_LISTENERS: u32 = 16_384;
+/// How many listeners are remembered whose endpoint another socket shares.
+pub const MAX_FORMER_LISTENERS: u32 = 1_024;
 /// How many processes of guarded ftpds are known at once.
 pub const MAX_PROCESSES: u32 = 32_768;
 /// How many threads of processes with several sessions are remembered.
@@ -469,7 +472,7 @@ const _: () = {
 /// mean something else, then the size of each type. Daemons whose layouts differ do not touch
 /// each other's maps.
 #[expect(clippy::cast_possible_truncation, reason = "sizes of small types")]
-pub const LAYOUT: [u32; 15] = [
+pub const LAYOUT: [u32; 17] = [
     1,
     OBSERVER_SLOTS,
     size_of::<SessionKey>() as u32,
@@ -485,6 +488,8 @@ pub const LAYOUT: [u32; 15] = [
     size_of::<Exception>() as u32,
     size_of::<Barred>() as u32,
     size_of::<Policy>() as u32,
+    size_of::<EventBudget>() as u32,
+    size_of::<Told>() as u32,
 ];
 
 impl SessionKey {

@@ -10,9 +10,10 @@ use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
 pub use self::endurance::EnduringAskArgs;
 use crate::{
-    config::Layer,
+    config::{Layer, ModeArg},
     kernel::Destination,
     values::{PortRange, parse_destination, parse_port},
+    why::Subject,
 };
 
 /// How the `ftpguard` command ends.
@@ -63,6 +64,12 @@ pub enum Command {
     Status(EnduringAskArgs),
     /// End a running guard, and remove everything that a dead one left in the kernel
     Detach(EnduringAskArgs),
+    /// Have a running guard read its configuration file again, without dropping a transfer
+    Reload(AskArgs),
+    /// Show the mode of a running guard, or switch it
+    Mode(ModeArgs),
+    /// Say why something was refused, by which rule, and what would have allowed it
+    Why(WhyArgs),
     /// List the control connections a running guard knows
     Sessions(AskArgs),
     /// List the open pinholes of a running guard
@@ -132,6 +139,31 @@ pub struct AskArgs {
     pub json: bool,
 }
 
+/// What `mode` takes.
+#[derive(Args, Clone, Debug)]
+pub struct ModeArgs {
+    /// Mode to be in force from now on
+    #[arg(value_name = "MODE")]
+    pub mode: Option<ModeArg>,
+    /// Whom to ask, and how to print.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// What `why` takes.
+#[derive(Args, Clone, Debug)]
+pub struct WhyArgs {
+    /// Address of a client or a destination, or a port
+    #[arg(value_name = "ADDRESS|PORT")]
+    pub subject: Option<Subject>,
+    /// The latest refusal, as without an address or port
+    #[arg(long, conflicts_with = "subject")]
+    pub last: bool,
+    /// Whom to ask, and how to print.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
 /// What `events` takes.
 #[derive(Args, Clone, Debug)]
 pub struct EventsArgs {
@@ -192,7 +224,7 @@ fn one_line(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, ModeArg, TrackingArg, XdpArg};
+    use crate::config::{Config, TrackingArg, XdpArg};
 
     fn run_args(arguments: &[&str]) -> Result<RunArgs, String> {
         let line = ["ftpguard", "run"].iter().chain(arguments);

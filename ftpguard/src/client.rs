@@ -9,11 +9,13 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
 use crate::{
-    cli::{AskArgs, EnduringAskArgs, EventsArgs},
+    cli::{AskArgs, EnduringAskArgs, EventsArgs, ModeArgs, WhyArgs},
+    clock,
     control_socket::{Reply, Request, ask, end, follow},
     events::Record,
     kernel::{self, Detached, Orphan},
     status::{Orphaned, render_pinholes, render_sessions},
+    why::Subject,
 };
 
 /// `ftpguard status`. Where no daemon answers, what the kernel says by itself.
@@ -65,6 +67,32 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Removed {
     daemon_ended: bool,
     hooks: usize,
+}
+
+/// `ftpguard reload`.
+pub fn reload(args: &AskArgs) -> Result<()> {
+    let Reply::Reloaded(reloaded) = ask(&args.runtime_dir, &Request::Reload {})? else {
+        bail!(OTHER);
+    };
+    show(args, &reloaded, || reloaded.render())
+}
+
+/// `ftpguard mode`.
+pub fn mode(args: &ModeArgs) -> Result<()> {
+    let request = Request::Mode { mode: args.mode };
+    let Reply::Mode(switched) = ask(&args.ask.runtime_dir, &request)? else {
+        bail!(OTHER);
+    };
+    show(&args.ask, &switched, || switched.render(clock::wall_ms()))
+}
+
+/// `ftpguard why`.
+pub fn why(args: &WhyArgs) -> Result<()> {
+    let subject = args.subject.unwrap_or(Subject::Last);
+    let Reply::Why(why) = ask(&args.ask.runtime_dir, &Request::Why { subject })? else {
+        bail!(OTHER);
+    };
+    show(&args.ask, &why, || why.render(clock::wall_ms()))
 }
 
 /// `ftpguard sessions`.

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use ftpguard_common::abi::MAX_EXCEPTIONS;
 
+use nix::unistd::Group;
+
 use super::{Config, file::Step};
 
 /// More sessions than any host can have from its clients' ports to a few of its own.
@@ -32,6 +34,13 @@ impl Config {
     pub fn check(&mut self) -> Result<(), Problem> {
         self.tidy();
         self.check_bounds()?;
+        self.check_socket_group()?;
+        if !(1..=16).contains(&self.uses) {
+            return Err(Problem::new(
+                [Step::key("uses")],
+                format!("{} data connections to one port; from 1 to 16", self.uses),
+            ));
+        }
         self.check_ftpds()?;
         self.check_exceptions()
     }
@@ -59,6 +68,21 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    fn check_socket_group(&self) -> Result<(), Problem> {
+        let name = &self.socket_group;
+        if name.is_empty() {
+            return Ok(());
+        }
+        let what = match Group::from_name(name) {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => {
+                format!("no group {name:?} on this host; make it (groupadd) or name another")
+            }
+            Err(error) => format!("the group {name:?} cannot be looked up: {error}"),
+        };
+        Err(Problem::new([Step::key("socket_group")], what))
     }
 
     fn check_ftpds(&self) -> Result<(), Problem> {

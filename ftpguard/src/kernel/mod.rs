@@ -19,27 +19,24 @@ mod maps;
 mod offline;
 mod offsets;
 mod ring;
+mod settings;
 mod sys;
+mod words;
 
 use std::{
     collections::{BTreeMap, HashSet},
     fs::{self, File},
-    ops::RangeInclusive,
     os::fd::{AsRawFd as _, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use crate::{clock, fault};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{CgroupArray, MapData, ProgramArray, RingBuf, lpm_trie::Key},
+    maps::{CgroupArray, MapData, ProgramArray, RingBuf},
     programs::{Program, ProgramError, TestRun as _, TestRunOptions, TestRunResult},
 };
-use ftpguard_common::{
-    abi::{EXCEPTION_PORT_BITS, Exception, Policy, port_word},
-    net::{Address, Port},
-    verdict::Incident,
-};
+use ftpguard_common::{abi::Policy, verdict::Incident};
 
 use self::{
     attach::OBSERVER,
@@ -57,41 +54,8 @@ pub use self::{
     maps::{CpuCounters, Maps},
     offline::Orphan,
     ring::Ring,
+    settings::{Destination, Settings},
 };
-
-/// What the kernel side is told once, before anything is attached.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The policy in force from the first packet on.
-    pub policy: Policy,
-    /// Ports on which the guarded ftpds accept control connections.
-    pub control_ports: Vec<u16>,
-    /// The declared passive ranges.
-    pub passive_ports: Vec<RangeInclusive<u16>>,
-    /// Ports from which an ftpd may open active data connections, 20 by default.
-    pub data_source_ports: Vec<u16>,
-    /// Destinations that an ftpd may connect to although they are no clients.
-    pub exceptions: Vec<Destination>,
-    /// Whether other people's ftpds are kept away from this host's ports below 1024 (rule O11).
-    pub bounce_shield: bool,
-    /// The cgroup v2 folder whose processes are watched; the hierarchy's root for all.
-    pub cgroup: PathBuf,
-    /// How many control connections are tracked at once. Sizes every table.
-    pub max_sessions: u32,
-    /// Where the kernel side lives on without the daemon.
-    pub pins: Pins,
-}
-
-/// A destination that an ftpd may connect to (rule O3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Destination {
-    /// The address, of which `prefix` bits count.
-    pub address: Address,
-    /// How many bits of the address must match, counted in its 16-byte form.
-    pub prefix: u8,
-    /// The port, any port where there is none.
-    pub port: Option<u16>,
-}
 
 /// The loaded kernel side.
 pub struct Kernel {
@@ -173,9 +137,8 @@ impl Kernel {
     pub fn commit(&mut self, settings: &Settings) -> Result<(), KernelError> {
         if self.home.is_inherited() {
             step("settings")?;
-            self.maps.policy.set(0, settings.policy, 0)?;
             self.maps.refresh_addresses()?;
-            replace_exceptions(&mut self.maps, settings)?;
+            settings::take_over(&mut self.maps, settings)?;
             for index in self
                 .maps
                 .gates
@@ -225,6 +188,19 @@ impl Kernel {
     /// The daemon is alive (rule M2).
     pub fn beat(&mut self) -> Result<(), KernelError> {
         Ok(self.maps.heartbeat.set(0, clock::monotonic_ns(), 0)?)
+    }
+
+    /// Puts other settings into force while the guards are attached; established connections go
+    /// on. Where it fails, a part of them may be in force: call it again with the former ones.
+    ///
+    /// The caller adopts what a new port brings with it, and changes no cgroup.
+    pub fn change(&mut self, before: &Settings, after: &Settings) -> Result<(), KernelError> {
+        settings::apply(&mut self.maps, Some(before), after)
+    }
+
+    /// Puts a policy into force.
+    pub fn set_policy(&mut self, policy: Policy) -> Result<(), KernelError> {
+        Ok(self.maps.policy.set(0, policy, 0)?)
     }
 
     /// What this kernel has of what kernels differ in.
@@ -329,63 +305,8 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
 }
 
 fn fill(maps: &mut Maps, settings: &Settings) -> Result<(), KernelError> {
-    maps.policy.set(0, settings.policy, 0)?;
     maps.refresh_addresses()?;
-    for range in &settings.passive_ports {
-        for port in range.clone() {
-            maps.add_port_role(port, port_word::PASSIVE)?;
-        }
-    }
-    if settings.bounce_shield {
-        for port in 1..1024 {
-            maps.add_port_role(port, port_word::SHIELDED)?;
-        }
-    }
-    for port in &settings.control_ports {
-        maps.add_port_role(*port, port_word::CONTROL)?;
-    }
-    for port in &settings.data_source_ports {
-        maps.add_port_role(*port, port_word::DATA_SOURCE)?;
-    }
-    for key in exceptions(settings) {
-        maps.exceptions.insert(&key, 1, 0)?;
-    }
-    Ok(())
-}
-
-/// Where an earlier daemon had other exceptions.
-fn replace_exceptions(maps: &mut Maps, settings: &Settings) -> Result<(), KernelError> {
-    let wanted = exceptions(settings);
-    let same = |one: &Key<Exception>, other: &Key<Exception>| {
-        one.prefix_len() == other.prefix_len() && one.data() == other.data()
-    };
-    let present: Vec<_> = maps.exceptions.keys().filter_map(Result::ok).collect();
-    for key in &wanted {
-        maps.exceptions.insert(key, 1, 0)?;
-    }
-    for key in present {
-        if !wanted.iter().any(|one| same(one, &key)) {
-            maps.exceptions.remove(&key)?;
-        }
-    }
-    Ok(())
-}
-
-fn exceptions(settings: &Settings) -> Vec<Key<Exception>> {
-    settings
-        .exceptions
-        .iter()
-        .map(|destination| {
-            Key::new(
-                EXCEPTION_PORT_BITS + u32::from(destination.prefix),
-                Exception {
-                    port: destination.port.map_or(Port::NONE, Port::new),
-                    pad: 0,
-                    address: destination.address,
-                },
-            )
-        })
-        .collect()
+    settings::apply(maps, None, settings)
 }
 
 /// A step of the start, which tests let fail.
@@ -394,7 +315,7 @@ fn step(what: &str) -> Result<(), KernelError> {
 }
 
 /// Every map that outlives a daemon. Those that hold constants belong to one set of programs.
-const MAPS: [&str; 22] = [
+const MAPS: [&str; 24] = [
     "ADDRESSES",
     "ADVICE",
     "BARRED",
@@ -404,6 +325,7 @@ const MAPS: [&str; 22] = [
     "EVENTS",
     "EVENT_BUDGET",
     "EXCEPTIONS",
+    "FORMER_LISTENERS",
     "GATES",
     "HEARTBEAT",
     "LISTENERS",
@@ -417,6 +339,7 @@ const MAPS: [&str; 22] = [
     "PROCESSES",
     "SERVING",
     "SESSIONS",
+    "TOLD",
 ];
 
 /// Tables that grow with the number of sessions, and how many entries each session may need.
