@@ -6,6 +6,7 @@ use crate::{
         Policy, Process, Serving, Session, SessionKey,
     },
     net::Address,
+    yardstick::Flood,
 };
 
 macro_rules! pod {
@@ -27,6 +28,7 @@ pod!(
     Barred,
     Endpoint,
     Exception,
+    Flood,
     Listener,
     Peer,
     Pinhole,

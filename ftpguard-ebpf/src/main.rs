@@ -34,8 +34,6 @@
 )]
 
 mod access;
-#[cfg(feature = "bench")]
-mod bench;
 mod connect;
 mod egress;
 mod ingress;

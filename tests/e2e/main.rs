@@ -21,6 +21,8 @@ mod neighbours;
 mod passive;
 mod proxy;
 mod refusals;
+mod service;
+mod settings;
 mod stage;
 mod text;
 mod uses;

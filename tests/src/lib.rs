@@ -21,6 +21,7 @@ pub mod process;
 pub mod proxy;
 pub mod sandbox;
 pub mod scenario;
+pub mod service_manager;
 pub mod target;
 pub mod tls;
 pub mod tool;
