@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod check;
+mod cost;
 mod exec;
 mod ftpds;
 mod kernels;
@@ -37,6 +38,8 @@ enum Task {
     Run(run::Arguments),
     /// Measure the guard beside what people use today, and write a report
     Bench(bench::Arguments),
+    /// Measure what each program of the kernel side costs under load
+    Cost(cost::Arguments),
     /// Boot every supported kernel in QEMU, and run the tests there
     Kernels(kernels::Arguments),
     /// The part of `run` that needs root
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::test(&arguments),
         Task::Run(arguments) => run::run(&arguments),
         Task::Bench(arguments) => bench::bench(&arguments),
+        Task::Cost(arguments) => cost::cost(&arguments),
         Task::Kernels(arguments) => kernels::kernels(&arguments),
         Task::Demo(arguments) => run::demo(&arguments),
     };
