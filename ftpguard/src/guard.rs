@@ -298,7 +298,9 @@ impl Guard {
                 _ = stop.terminate.recv() => Wake::Stop("SIGTERM"),
             };
             match wake {
-                Wake::Events => self.read_events(&mut rings.events),
+                Wake::Events => {
+                    self.read_events(&mut rings.events);
+                }
                 Wake::Control => self.read_control(&mut rings.control)?,
                 Wake::Network => {
                     rings
@@ -336,12 +338,17 @@ impl Guard {
     fn read_rings(&mut self, rings: &mut Rings) -> Result<()> {
         self.read_at = Instant::now() + READ_EVERY;
         self.read_control(&mut rings.control)?;
-        self.read_events(&mut rings.events);
-        Ok(self.rearm()?)
+        // A pinhole is made before its port is announced: what was read of announcements so far
+        // can be compared with pinholes once every event is read, and not before.
+        if self.read_events(&mut rings.events) {
+            self.rearm()?;
+        }
+        Ok(())
     }
 
-    fn read_events(&mut self, ring: &mut Ring) {
-        ring.drain(BATCH, |record| self.on_event(record));
+    /// Whether every event is read now.
+    fn read_events(&mut self, ring: &mut Ring) -> bool {
+        ring.drain(BATCH, |record| self.on_event(record))
     }
 
     fn read_control(&mut self, ring: &mut Ring) -> Result<()> {
