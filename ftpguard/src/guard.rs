@@ -298,6 +298,7 @@ impl Guard {
     /// Adopts what is open already: everything, or with `new_control_ports` what belongs to
     /// these, and other software's listeners in the passive ranges.
     fn adopt(&mut self, config: &Config, new_control_ports: Option<Vec<u16>>) -> Result<()> {
+        let first = new_control_ports.is_none();
         let reader = self.reader(config);
         let rules = Rules {
             control_ports: config.control_ports(),
@@ -315,11 +316,7 @@ impl Guard {
         // Pinholes for listeners that were open already.
         self.state.reload(&self.kernel);
         for (_, pinhole) in Maps::entries(&self.kernel.maps.pinholes) {
-            let is_new = rules
-                .new_control_ports
-                .as_ref()
-                .is_none_or(|ports| ports.contains(&pinhole.server_port.number()));
-            if is_new && pinhole.origin == Origin::Adopted as u32 {
+            if first && pinhole.origin == Origin::Adopted as u32 {
                 self.state.origins.made(pinhole.server_port, pinhole.origin);
             }
         }
@@ -359,7 +356,9 @@ impl Guard {
                 _ = stop.terminate.recv() => Wake::Stop("SIGTERM"),
             };
             match wake {
-                Wake::Events => self.read_events(&mut rings.events),
+                Wake::Events => {
+                    self.read_events(&mut rings.events);
+                }
                 Wake::Control => self.read_control(&mut rings.control)?,
                 Wake::Question(question) if question.request == Request::Detach {} => {
                     self.read_rings(&mut rings)?;
@@ -401,13 +400,19 @@ impl Guard {
     fn read_rings(&mut self, rings: &mut Rings) -> Result<()> {
         self.read_at = Instant::now() + READ_EVERY;
         self.read_control(&mut rings.control)?;
-        self.read_events(&mut rings.events);
-        Ok(self.rearm()?)
+        // A pinhole is made before its port is announced: what was read of announcements so far
+        // can be compared with pinholes once every event is read, and not before.
+        if self.read_events(&mut rings.events) {
+            self.rearm()?;
+        }
+        Ok(())
     }
 
-    fn read_events(&mut self, ring: &mut Ring) {
-        ring.drain(BATCH, |record| self.on_event(record));
+    /// Whether every event is read now.
+    fn read_events(&mut self, ring: &mut Ring) -> bool {
+        let read = ring.drain(BATCH, |record| self.on_event(record));
         self.tell_firewall();
+        read
     }
 
     fn read_control(&mut self, ring: &mut Ring) -> Result<()> {
