@@ -17,6 +17,8 @@ pub const MAX_SESSIONS: u32 = 16_384;
 pub const MAX_PINHOLES: u32 = 16_384;
 /// How many listeners are known at once.
 pub const MAX_LISTENERS: u32 = 16_384;
+/// How many listeners are remembered whose endpoint another socket shares.
+pub const MAX_FORMER_LISTENERS: u32 = 1_024;
 /// How many processes of guarded ftpds are known at once.
 pub const MAX_PROCESSES: u32 = 32_768;
 /// How many threads of processes with several sessions are remembered.

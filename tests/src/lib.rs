@@ -13,11 +13,15 @@
 pub mod attack;
 pub mod cgroup;
 pub mod client;
+pub mod dress;
+pub mod flood;
 pub mod ftpd;
 pub mod guard;
 pub mod measure;
 pub mod namespace;
 pub mod process;
+pub mod proxy;
+pub mod raw;
 pub mod record;
 pub mod sandbox;
 pub mod scenario;

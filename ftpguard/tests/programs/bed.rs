@@ -131,7 +131,8 @@ fn open(maps: &mut Maps, server: Address, client: Address) {
         .unwrap();
 }
 
-fn listen(maps: &mut Maps, endpoint: Endpoint, control_port: u16, admission: Admission) {
+/// Writes a listener, and the hint that there is one.
+pub(crate) fn listen(maps: &mut Maps, endpoint: Endpoint, control_port: u16, admission: Admission) {
     let control_port = Port::new(control_port);
     let listener = Listener {
         session: 0,
@@ -148,7 +149,7 @@ fn listen(maps: &mut Maps, endpoint: Endpoint, control_port: u16, admission: Adm
     } else {
         port_word::ONE_GUARDED
     };
-    maps.add_port_role(endpoint.port.number(), hint).unwrap();
+    maps.add_listener_hint(endpoint.port.number(), hint);
 }
 
 pub(crate) fn address(text: &str) -> Address {

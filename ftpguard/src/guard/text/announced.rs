@@ -8,7 +8,7 @@ use ftpguard_common::{
     net::{Address, Port},
 };
 
-use super::{super::USES, Guard, MAX_WAITING, PATIENCE, Waiting, way};
+use super::{Guard, MAX_WAITING, PATIENCE, Waiting, way};
 use crate::{
     clock,
     events::{Ending, Happening, Phantom},
@@ -108,7 +108,7 @@ impl Guard {
         let pinhole = Pinhole {
             session: session.id,
             made_at: clock::monotonic_ns(),
-            uses: USES,
+            uses: u32::from(self.config.uses),
             origin: origin as u32,
             client_port: key.client_port,
             server_port: key.server_port,
@@ -120,7 +120,8 @@ impl Guard {
             .insert(wanted, pinhole, 0)
             .map_err(KernelError::from)?;
         self.text.spoken_of.insert(*key, (wanted, pinhole.made_at));
-        self.state.pinhole_made(&wanted);
+        self.state.pinhole_made(&wanted, &pinhole);
+        self.text.pinhole_made(*key);
         self.journal.tell(Happening::PinholeMade {
             way: way(&wanted),
             origin: origin.label().into(),
