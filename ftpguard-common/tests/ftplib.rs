@@ -209,7 +209,7 @@ fn is_stricter(text: &str, theirs: Option<&(String, i64)>) -> bool {
     let Some((_, port)) = theirs else {
         return false;
     };
-    if !text.as_bytes().get(3).is_some_and(|&byte| byte == b' ') || !(1..=65_535).contains(port) {
+    if text.as_bytes().get(3) != Some(&b' ') || !(1..=65_535).contains(port) {
         return true;
     }
     if text.starts_with("229") {
