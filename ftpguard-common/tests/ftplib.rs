@@ -89,14 +89,12 @@ fn ftplib(texts: &[String]) -> Vec<Option<(String, i64)>> {
         .map(|line| {
             let (host, port) = line.split_once(' ')?;
             // It takes over what it reads, zeros and all.
-            let parts = host
-                .split('.')
-                .map(|part| match part.trim_start_matches('0') {
-                    "" => "0",
-                    part => part,
-                });
-            let host: Vec<&str> = parts.collect();
-            Some((host.join("."), port.parse().unwrap()))
+            let bare = host.split('.').map(|number| {
+                let digits = number.trim_start_matches('0');
+                if digits.is_empty() { "0" } else { digits }
+            });
+            let bare: Vec<&str> = bare.collect();
+            Some((bare.join("."), port.parse().unwrap()))
         })
         .collect();
     assert_eq!(answers.len(), texts.len());
