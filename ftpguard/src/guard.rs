@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ftpguard_common::{
-    abi::{Active, MAX_SESSIONS, Mode, Origin, Policy, Tracking},
+    abi::{Active, Mode, Origin, Policy, Tracking},
     event::{Event, EventKind},
     verdict::Reason,
 };
@@ -63,8 +63,11 @@ const READ_EVERY: Duration = Duration::from_millis(50);
 const LOOK_OVER: Duration = Duration::from_secs(10);
 /// How many records of a ring buffer are read before anything else gets its turn.
 const BATCH: usize = 256;
-/// How many sessions are read at once where text only labels and narrows. Each takes about 23 KiB.
+/// How many sessions are read at once where text only labels and narrows.
 const READ_FOR_LABELS: usize = 256;
+/// How many it reads at once to make pinholes: 74 MiB at most ([`crate::watcher::MEMORY`]). A
+/// session beyond them is counted, and gets its pinholes from sockets where they can tell.
+const READ_FOR_PINHOLES: usize = 4_096;
 /// How many questions wait for the main loop.
 const QUESTIONS: usize = 16;
 /// How long a thread's last read of a control connection may name its session (rule F3). An
@@ -200,7 +203,7 @@ impl Guard {
             watching_since: u64::MAX,
             watcher: Watcher::new(match config.tracking {
                 TrackingArg::Socket => READ_FOR_LABELS,
-                TrackingArg::Text => MAX_SESSIONS as usize,
+                TrackingArg::Text => READ_FOR_PINHOLES,
             }),
             text: Text::default(),
             sweep: Sweep::default(),
