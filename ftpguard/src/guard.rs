@@ -68,8 +68,11 @@ const READ_EVERY: Duration = Duration::from_millis(50);
 const LOOK_OVER: Duration = Duration::from_secs(10);
 /// How many records of a ring buffer are read before anything else gets its turn.
 const BATCH: usize = 256;
-/// How many sessions are read at once where text only labels and narrows. Each takes about 23 KiB.
+/// How many sessions are read at once where text only labels and narrows.
 const READ_FOR_LABELS: usize = 256;
+/// How many it reads at once to make pinholes: 74 MiB at most ([`crate::watcher::MEMORY`]). A
+/// session beyond them is counted, and gets its pinholes from sockets where they can tell.
+const READ_FOR_PINHOLES: usize = 4_096;
 /// How many questions wait for the main loop.
 const QUESTIONS: usize = 16;
 /// How long a thread's last read of a control connection may name its session (rule F3). An
@@ -235,7 +238,7 @@ impl Guard {
             watching_since: u64::MAX,
             watcher: Watcher::new(match config.tracking {
                 TrackingArg::Socket => READ_FOR_LABELS,
-                TrackingArg::Text => usize::try_from(config.max_sessions).unwrap_or(usize::MAX),
+                TrackingArg::Text => READ_FOR_PINHOLES,
             }),
             text: Text::default(),
             sweep: Sweep::default(),
