@@ -84,6 +84,9 @@ pub struct Advice {
 pub mod advice_flags {
     /// The daemon does not want this session's bytes: they are encrypted or not trusted.
     pub const OPAQUE: u16 = 1;
+    /// The session's `EPSV ALL` was accepted: its ftpd opens no data connection (rule C5). What
+    /// the client sends is for the daemon at once, so that an end of it (`REIN`) is soon known.
+    pub const EPSV_ALL: u16 = 2;
 }
 
 /// One permission (rule K1): this client may reach this address and port now.

@@ -99,6 +99,9 @@ reasons! {
     ConnectToLowPort: Deny, "connect-to-low-port", "connect() to a port below 1024";
     /// connect() to a port of the peer other than the one it announced (rule O10).
     ConnectToOtherPort: Deny, "connect-to-other-port", "connect() to a port that the client did not announce";
+    /// connect() for a session whose client asked for `EPSV ALL`: it will open every data
+    /// connection itself (rule C5).
+    ConnectAfterEpsvAll: Deny, "connect-after-epsv-all", "connect() to a client that asked for EPSV ALL";
     /// connect() to a client while active mode is off, or for exceptions only (rule O10).
     ConnectWhileOff: Deny, "connect-while-off", "connect() while active mode is off";
 

@@ -126,6 +126,8 @@ pub(crate) struct Piece {
     pub at: u32,
     /// Offset in the packet where the payload ends.
     pub end: u32,
+    /// Not 0 where the daemon is to read it at once.
+    pub urgent: u32,
 }
 
 /// An LPM trie must be made with this flag (`trie_alloc()` in kernel/bpf/lpm_trie.c).

@@ -4,11 +4,11 @@
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
-use ftpguard_common::abi::{Active, Mode, Tracking};
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    kernel::{Destination, XdpChoice},
+    config::Layer,
+    kernel::Destination,
     values::{PortRange, parse_destination, parse_port},
 };
 
@@ -21,6 +21,8 @@ pub enum Exit {
     Failed,
     /// 2: the command line makes no sense; one line on standard error says why.
     Usage,
+    /// 3: the configuration file is wrong; one line on standard error says where and why.
+    Configuration,
 }
 
 impl From<Exit> for ExitCode {
@@ -29,6 +31,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
+            Exit::Configuration => 3,
         })
     }
 }
@@ -38,7 +41,7 @@ impl From<Exit> for ExitCode {
 #[command(
     name = "ftpguard",
     version,
-    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage."
+    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 wrong configuration file."
 )]
 pub struct Cli {
     /// What to do.
@@ -51,6 +54,8 @@ pub struct Cli {
 pub enum Command {
     /// Guard this host's FTP server until SIGINT or SIGTERM
     Run(RunArgs),
+    /// Say whether the configuration is valid, without touching the kernel
+    Check(CheckArgs),
     /// Show hooks and modes in force, and the counters of a running guard
     Status(AskArgs),
     /// List the control connections a running guard knows
@@ -61,49 +66,50 @@ pub enum Command {
     Events(EventsArgs),
 }
 
-/// What `run` takes.
+/// What `run` takes. Every option but the last two stands over the file's key of its name.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// Interface to guard; repeat for several [default: every interface but lo]
-    #[arg(long = "iface", value_name = "IFACE")]
-    pub interfaces: Vec<String>,
-    /// Port on which the FTP server accepts control connections; repeat for several
-    #[arg(long = "control-port", value_name = "PORT", default_value = "21", value_parser = parse_port)]
-    pub control_ports: Vec<u16>,
-    /// Range from which the FTP server takes its passive ports; unused ports in it are closed
-    #[arg(long, value_name = "FIRST-LAST")]
-    pub passive_ports: Option<PortRange>,
-    /// Whether denials take effect
-    #[arg(long, value_name = "MODE", default_value = "enforce")]
-    pub mode: ModeArg,
-    /// Where SYNs are judged
-    #[arg(long, value_name = "WHERE", default_value = "auto")]
-    pub xdp_mode: XdpArg,
-    /// Who makes pinholes: the FTP server's own `listen()`, or the replies on the wire
-    #[arg(long, value_name = "BY", default_value = "socket")]
-    pub tracking: TrackingArg,
-    /// Whom active mode may reach
-    #[arg(long, value_name = "WHOM", default_value = "client")]
-    pub active: ActiveArg,
-    /// Destination the FTP server may connect to although it is no client; repeat for several
-    #[arg(long = "allow-connect", value_name = "ADDR[/LEN][:PORT]", value_parser = parse_destination)]
-    pub allow_connect: Vec<Destination>,
-    /// Port from which the FTP server opens active data connections; repeat for several
-    #[arg(long = "data-source-port", value_name = "PORT", default_value = "20", value_parser = parse_port)]
-    pub data_source_ports: Vec<u16>,
-    /// Drop SYNs from port 20 to this host's ports below 1024: other FTP servers cannot be made
-    /// to attack its services
-    #[arg(long)]
-    pub bounce_shield: bool,
-    /// cgroup v2 folder whose processes are watched [default: the hierarchy's root]
-    #[arg(long, value_name = "DIR")]
-    pub cgroup: Option<PathBuf>,
+    /// The file and what stands over it.
+    #[command(flatten)]
+    pub given: Given,
     /// Folder of the control socket
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUNTIME_DIR)]
     pub runtime_dir: PathBuf,
     /// Print events and totals as JSON, one object a line
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `check` takes.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// The file, and what stands over it.
+    #[command(flatten)]
+    pub given: Given,
+    /// Print the whole configuration that results, every key explained
+    #[arg(long)]
+    pub show: bool,
+}
+
+/// The file, and what stands over it.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Given {
+    /// Configuration file [default: /etc/ftpguard/ftpguard.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Port on which the FTP server accepts control connections; repeat for several
+    #[arg(long = "control-port", value_name = "PORT", value_parser = parse_port)]
+    pub control_ports: Vec<u16>,
+    /// Range from which the FTP server takes its passive ports; unused ports in it are closed;
+    /// repeat for several
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub passive_ports: Vec<PortRange>,
+    /// Destination the FTP server may connect to although it is no client; repeat for several
+    #[arg(long = "allow-connect", value_name = "ADDR[/LEN][:PORT]", value_parser = parse_destination)]
+    pub allow_connect: Vec<Destination>,
+    /// Every other key.
+    #[command(flatten)]
+    pub layer: Layer,
 }
 
 /// What every question to a running guard takes.
@@ -131,87 +137,6 @@ pub struct EventsArgs {
 /// Where the control socket lies unless `--runtime-dir` moves it.
 pub const DEFAULT_RUNTIME_DIR: &str = "/run/ftpguard";
 
-/// Choices of `--mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ModeArg {
-    /// Decide, count and report; let everything pass
-    Monitor,
-    /// Denials take effect
-    Enforce,
-}
-
-impl From<ModeArg> for Mode {
-    fn from(mode: ModeArg) -> Self {
-        match mode {
-            ModeArg::Monitor => Self::Monitor,
-            ModeArg::Enforce => Self::Enforce,
-        }
-    }
-}
-
-/// Choices of `--xdp-mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum XdpArg {
-    /// XDP in the driver where there is one that can, TC elsewhere
-    Auto,
-    /// XDP in the driver, or fail
-    Native,
-    /// XDP in the network stack, or fail
-    Generic,
-    /// TC ingress
-    Tc,
-}
-
-impl From<XdpArg> for XdpChoice {
-    fn from(choice: XdpArg) -> Self {
-        match choice {
-            XdpArg::Auto => Self::Auto,
-            XdpArg::Native => Self::Native,
-            XdpArg::Generic => Self::Generic,
-            XdpArg::Tc => Self::Tc,
-        }
-    }
-}
-
-/// Choices of `--tracking`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TrackingArg {
-    /// The kernel, inside the FTP server's `listen()`: exact, and works under TLS
-    Socket,
-    /// The daemon, from the 227, 228 and 229 replies it reads on the wire
-    Text,
-}
-
-impl From<TrackingArg> for Tracking {
-    fn from(tracking: TrackingArg) -> Self {
-        match tracking {
-            TrackingArg::Socket => Self::Socket,
-            TrackingArg::Text => Self::Text,
-        }
-    }
-}
-
-/// Choices of `--active`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ActiveArg {
-    /// The session's client, and destinations given with --allow-connect
-    Client,
-    /// Destinations given with --allow-connect
-    Exceptions,
-    /// Nobody
-    Off,
-}
-
-impl From<ActiveArg> for Active {
-    fn from(active: ActiveArg) -> Self {
-        match active {
-            ActiveArg::Client => Self::Client,
-            ActiveArg::Exceptions => Self::Exceptions,
-            ActiveArg::Off => Self::Off,
-        }
-    }
-}
-
 /// Why the command line is not carried out.
 #[derive(Debug)]
 pub enum Refusal {
@@ -221,7 +146,7 @@ pub enum Refusal {
     Usage(String),
 }
 
-/// Parses and checks a command line, program name first.
+/// Parses a command line, program name first.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "every other kind is wrong usage"
@@ -231,7 +156,7 @@ where
     I: IntoIterator,
     I::Item: Into<OsString> + Clone,
 {
-    let mut cli = Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
+    Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -239,39 +164,7 @@ where
         }
         // The enum is clap's, and may grow.
         _ => Refusal::Usage(one_line(&error.render().to_string())),
-    })?;
-    if let Command::Run(run) = &mut cli.command {
-        run.check().map_err(Refusal::Usage)?;
-    }
-    Ok(cli)
-}
-
-impl RunArgs {
-    /// Checks what no single value can show, and drops repetitions.
-    fn check(&mut self) -> Result<(), String> {
-        for ports in [&mut self.control_ports, &mut self.data_source_ports] {
-            ports.sort_unstable();
-            ports.dedup();
-        }
-        let mut seen = Vec::new();
-        self.interfaces.retain(|name| {
-            let new = !seen.contains(name);
-            seen.push(name.clone());
-            new
-        });
-        if let Some(range) = self.passive_ports
-            && let Some(port) = self
-                .control_ports
-                .iter()
-                .find(|port| range.contains(**port))
-        {
-            return Err(format!(
-                "--passive-ports {range} contains the control port {port}; \
-                 end the range below it or start it above, in the FTP server's settings too"
-            ));
-        }
-        Ok(())
-    }
+    })
 }
 
 /// Clap's message without its prefix, usage and hints about help.
@@ -290,6 +183,7 @@ fn one_line(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, ModeArg, TrackingArg, XdpArg};
 
     fn run_args(arguments: &[&str]) -> Result<RunArgs, String> {
         let line = ["ftpguard", "run"].iter().chain(arguments);
@@ -302,22 +196,30 @@ mod tests {
         }
     }
 
+    /// What is in force without a file.
+    fn config(arguments: &[&str]) -> Result<Config, String> {
+        let given = run_args(arguments)?.given;
+        given.over(None).map_err(|error| error.to_string())
+    }
+
     #[test]
     fn defaults_guard_port_21_and_enforce() {
         let run = run_args(&[]).expect("defaults");
-        assert_eq!(run.control_ports, [21]);
-        assert_eq!(run.data_source_ports, [20]);
-        assert_eq!(run.mode, ModeArg::Enforce);
-        assert_eq!(run.tracking, TrackingArg::Socket);
-        assert_eq!(run.xdp_mode, XdpArg::Auto);
-        assert_eq!(run.passive_ports, None);
-        assert!(run.interfaces.is_empty() && !run.json);
+        assert_eq!(run.given.layer, Layer::default());
+        let config = config(&[]).expect("defaults");
+        assert_eq!(config.control_ports(), [21]);
+        assert_eq!(config.data_source_ports, [20]);
+        assert_eq!(config.mode, ModeArg::Enforce);
+        assert_eq!(config.tracking, TrackingArg::Socket);
+        assert_eq!(config.xdp_mode, XdpArg::Auto);
+        assert!(config.passive_ports().is_empty());
+        assert!(config.interfaces.is_empty() && !run.json);
         assert_eq!(run.runtime_dir, PathBuf::from("/run/ftpguard"));
     }
 
     #[test]
     fn repeated_values_are_kept_once() {
-        let run = run_args(&[
+        let config = config(&[
             "--iface",
             "eth1",
             "--iface",
@@ -332,8 +234,19 @@ mod tests {
             "990",
         ])
         .expect("valid");
-        assert_eq!(run.interfaces, ["eth1", "eth0"]);
-        assert_eq!(run.control_ports, [21, 990]);
+        assert_eq!(config.interfaces, ["eth1", "eth0"]);
+        assert_eq!(config.control_ports(), [21, 990]);
+    }
+
+    #[test]
+    fn a_switch_can_be_turned_off_again() {
+        for (argument, on) in [
+            ("--bounce-shield", true),
+            ("--bounce-shield=true", true),
+            ("--bounce-shield=false", false),
+        ] {
+            assert_eq!(config(&[argument]).expect("valid").bounce_shield, on);
+        }
     }
 
     #[test]
@@ -352,7 +265,7 @@ mod tests {
             (&["--allow-connect", "ldap.example"], "ldap.example"),
             (&["--no-such-option"], "--no-such-option"),
         ] {
-            let line = run_args(arguments).expect_err("refused");
+            let line = config(arguments).expect_err("refused");
             assert!(line.contains(named), "{arguments:?}: {line}");
             assert!(!line.contains('\n'), "{line}");
         }

@@ -117,7 +117,7 @@ impl ControlSocket {
             })?;
         let lock = lock(folder)?;
         let path = socket_path(folder);
-        remove_stale(&path)?;
+        remove_stale(&path, || in_use(folder))?;
         let before = umask(Mode::from_bits_truncate(0o177));
         let listener = UnixListener::bind(&path);
         umask(before);
@@ -195,8 +195,8 @@ fn in_use(folder: &Path) -> anyhow::Error {
     )
 }
 
-/// Removes a socket that nobody answers on any more.
-fn remove_stale(path: &Path) -> Result<()> {
+/// Removes a socket that nobody answers on any more; fails with `in_use` where somebody does.
+pub(crate) fn remove_stale(path: &Path, in_use: impl FnOnce() -> anyhow::Error) -> Result<()> {
     let kind = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -206,7 +206,7 @@ fn remove_stale(path: &Path) -> Result<()> {
         bail!("{} is in the way and no socket; remove it", path.display());
     }
     if BlockingStream::connect(path).is_ok() {
-        return Err(in_use(path.parent().unwrap_or(path)));
+        return Err(in_use());
     }
     fs::remove_file(path).with_context(|| format!("removing the stale {}", path.display()))
 }

@@ -1,6 +1,7 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
 mod answers;
+mod interfaces;
 mod latecomers;
 mod summary;
 mod sweep;
@@ -13,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ftpguard_common::{
-    abi::{MAX_SESSIONS, Policy},
+    abi::{Active, MAX_SESSIONS, Mode, Policy, Tracking},
     event::{Event, EventKind},
     verdict::Reason,
 };
@@ -25,17 +26,21 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{sweep::Sweep, text::Text};
+use self::{interfaces::Interfaces, sweep::Sweep, text::Text};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
-    cli::{RunArgs, TrackingArg},
+    cli::RunArgs,
     clock,
+    config::{Config, TrackingArg},
     control_socket::{ControlSocket, Question},
     events::{Ends, Happening, read_event},
     journal::Journal,
     kernel::{Attached, Kernel, Ring, Settings},
+    metrics,
+    network::Changes,
     preflight::{self, Host},
     state::{self, State},
+    values::PortRange,
     watcher::Watcher,
 };
 
@@ -69,10 +74,12 @@ pub fn run(args: &RunArgs) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the event loop")?;
+    let config = args.given.resolve()?;
     runtime.block_on(async {
         // Before anything is attached: from here on a signal ends the guard in good order.
         let stop = Stop::watch()?;
-        let (mut guard, rings, questions) = Guard::start(args)?;
+        let metrics = metrics::Endpoint::bind(&config.metrics).await?;
+        let (mut guard, rings, questions) = Guard::start(args, config, metrics)?;
         let ended = guard.watch(rings, questions, stop).await;
         guard.finish();
         ended
@@ -82,9 +89,12 @@ pub fn run(args: &RunArgs) -> Result<()> {
 /// Everything a running guard holds.
 struct Guard {
     args: RunArgs,
+    /// What is in force.
+    config: Config,
     host: Host,
     kernel: Kernel,
     attached: Vec<Attached>,
+    interfaces: Interfaces,
     journal: Journal,
     state: State,
     ready_at: Instant,
@@ -102,10 +112,11 @@ struct Guard {
     sweep: Sweep,
 }
 
-/// The reading ends of both ring buffers.
+/// What the guard listens to: both ring buffers, and changes of the network.
 struct Rings {
     events: Ring,
     control: Ring,
+    network: Changes,
 }
 
 /// The signals that end the guard.
@@ -127,21 +138,29 @@ impl Stop {
 enum Wake {
     Events,
     Control,
+    Network,
     Question(Question),
     Deadline,
     Stop(&'static str),
 }
 
 impl Guard {
-    fn start(args: &RunArgs) -> Result<(Self, Rings, mpsc::Receiver<Question>)> {
-        let host = preflight::check(&args.interfaces, args.cgroup.as_deref())?;
+    fn start(
+        args: &RunArgs,
+        config: Config,
+        metrics: Option<metrics::Endpoint>,
+    ) -> Result<(Self, Rings, mpsc::Receiver<Question>)> {
+        // Before the interfaces are listed, so that none is missed.
+        let network = Changes::watch().context("watching interfaces and addresses")?;
+        let host = preflight::check(&config.interfaces, config.cgroup())?;
         // Before anything is attached: a second guard on the same folder ends here.
         let socket = ControlSocket::bind(&args.runtime_dir)?;
-        let mut kernel = Kernel::load(&settings(args, &host))?;
+        let mut kernel = Kernel::load(&settings(&config, &host))?;
         let rings = Rings {
             events: Ring::new(kernel.take_events()?).context("watching the event ring buffer")?,
             control: Ring::new(kernel.take_control()?)
                 .context("watching the ring buffer of control bytes")?,
+            network,
         };
         kernel.maps.refill_event_budget(EVENT_BUDGET)?;
         let now = Instant::now();
@@ -150,6 +169,7 @@ impl Guard {
             host,
             kernel,
             attached: Vec::new(),
+            interfaces: Interfaces::default(),
             journal: Journal::start(args.json).context("starting the output thread")?,
             state: State::default(),
             ready_at: now,
@@ -158,15 +178,19 @@ impl Guard {
             read_at: now + READ_EVERY,
             look_at: None,
             watching_since: u64::MAX,
-            watcher: Watcher::new(match args.tracking {
+            watcher: Watcher::new(match config.tracking {
                 TrackingArg::Socket => READ_FOR_LABELS,
                 TrackingArg::Text => MAX_SESSIONS as usize,
             }),
             text: Text::default(),
             sweep: Sweep::default(),
+            config,
         };
         guard.attach()?;
         let (ask, questions) = mpsc::channel(QUESTIONS);
+        if let Some(metrics) = metrics {
+            tokio::spawn(metrics.serve(ask.clone()));
+        }
         tokio::spawn(socket.serve(ask));
         guard.journal.line(guard.ready_line());
         // Without a service manager there is nobody to tell.
@@ -184,7 +208,10 @@ impl Guard {
         for interface in &self.host.interfaces {
             let attached = self
                 .kernel
-                .attach_interface(interface, self.args.xdp_mode.into())?;
+                .attach_interface(interface, self.config.xdp_mode.into())?;
+            if let Some(reason) = &attached.fallback {
+                log::warn!("{interface}: no native XDP, {reason}; TC judges instead");
+            }
             self.attached.push(attached);
         }
         self.watching_since = clock::monotonic_ns();
@@ -194,11 +221,11 @@ impl Guard {
     fn adopt(&mut self) -> Result<()> {
         let reader = Reader {
             cgroup: self.host.cgroup.clone(),
-            control_ports: self.args.control_ports.clone(),
+            control_ports: self.config.control_ports(),
         };
         let rules = Rules {
-            control_ports: self.args.control_ports.clone(),
-            passive_ports: self.args.passive_ports,
+            control_ports: self.config.control_ports(),
+            passive_ports: self.config.passive_ports(),
             uses: USES,
             now: clock::monotonic_ns(),
         };
@@ -229,6 +256,10 @@ impl Guard {
                     ready.context("waiting for control bytes")?;
                     Wake::Control
                 }
+                ready = rings.network.readable() => {
+                    ready.context("waiting for changes of the network")?;
+                    Wake::Network
+                }
                 question = questions.recv() => match question {
                     Some(question) => Wake::Question(question),
                     // The socket's task never ends before this loop.
@@ -241,6 +272,13 @@ impl Guard {
             match wake {
                 Wake::Events => self.read_events(&mut rings.events),
                 Wake::Control => self.read_control(&mut rings.control)?,
+                Wake::Network => {
+                    rings
+                        .network
+                        .drain()
+                        .context("reading changes of the network")?;
+                    self.interfaces.changed();
+                }
                 Wake::Question(question) => {
                     // What happened before the question belongs in the answer.
                     self.read_rings(&mut rings)?;
@@ -324,14 +362,19 @@ impl Guard {
     }
 
     fn deadline(&self) -> Instant {
-        let read_at = match self.args.tracking {
+        let read_at = match self.config.tracking {
             TrackingArg::Socket => Some(self.read_at),
             TrackingArg::Text => None,
         };
-        [self.refill_at, self.look_at, read_at]
-            .into_iter()
-            .flatten()
-            .fold(self.look_over_at, Instant::min)
+        [
+            self.refill_at,
+            self.look_at,
+            read_at,
+            self.interfaces.follow_at,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.look_over_at, Instant::min)
     }
 
     fn on_deadline(&mut self) -> Result<()> {
@@ -343,6 +386,9 @@ impl Guard {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_for_listeners()?;
             self.look_at = self.text.look_at();
+        }
+        if self.interfaces.follow_at.is_some_and(|at| at <= now) {
+            self.follow_network()?;
         }
         if self.look_over_at <= now {
             self.look_over_at = now + LOOK_OVER;
@@ -378,22 +424,30 @@ impl Guard {
     }
 }
 
-fn settings(args: &RunArgs, host: &Host) -> Settings {
+fn settings(config: &Config, host: &Host) -> Settings {
     Settings {
-        policy: Policy {
-            mode: ftpguard_common::abi::Mode::from(args.mode) as u32,
-            tracking: ftpguard_common::abi::Tracking::from(args.tracking) as u32,
-            active: ftpguard_common::abi::Active::from(args.active) as u32,
-            uses: USES,
-            serving_age: nanoseconds(SERVING_AGE),
-            barred_age: nanoseconds(BARRED_AGE),
-        },
-        control_ports: args.control_ports.clone(),
-        passive_ports: args.passive_ports.map(crate::values::PortRange::ports),
-        data_source_ports: args.data_source_ports.clone(),
-        exceptions: args.allow_connect.clone(),
-        bounce_shield: args.bounce_shield,
+        policy: policy(config),
+        control_ports: config.control_ports(),
+        passive_ports: config
+            .passive_ports()
+            .into_iter()
+            .map(PortRange::ports)
+            .collect(),
+        data_source_ports: config.data_source_ports.clone(),
+        exceptions: config.destinations().collect(),
+        bounce_shield: config.bounce_shield,
         cgroup: host.cgroup.clone(),
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        mode: Mode::from(config.mode) as u32,
+        tracking: Tracking::from(config.tracking) as u32,
+        active: Active::from(config.active) as u32,
+        uses: USES,
+        serving_age: nanoseconds(SERVING_AGE),
+        barred_age: nanoseconds(BARRED_AGE),
     }
 }
 

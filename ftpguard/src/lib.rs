@@ -1,12 +1,14 @@
 //! ftpguard's daemon as a library; the binary only calls [`run_command`] and exits.
 //!
-//! - [`cli`], [`values`]: what the operator may say.
+//! - [`cli`], [`config`], [`values`]: what the operator may say.
 //! - [`preflight`]: can this host run the guard?
 //! - [`guard`]: the running guard: starts everything, then one loop.
 //! - [`kernel`]: the one place that touches aya.
+//! - [`network`]: interfaces and addresses, and word of their changes.
 //! - [`adopt`]: sessions and listeners that were open before the guard.
 //! - [`watcher`]: control bytes in, what they mean out.
 //! - [`events`], [`journal`], [`output`]: what happened, and where it is told.
+//! - [`metrics`]: a running guard's counters, for Prometheus.
 //! - [`state`]: what the daemon remembers.
 //! - [`control_socket`], [`status`], [`client`]: questions to a running guard.
 
@@ -14,11 +16,14 @@ pub mod adopt;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod config;
 pub mod control_socket;
 pub mod events;
 pub mod guard;
 pub mod journal;
 pub mod kernel;
+pub mod metrics;
+pub mod network;
 pub mod output;
 pub mod preflight;
 pub mod state;
@@ -30,7 +35,10 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
-use self::cli::{Cli, Command, Exit, Refusal};
+use self::{
+    cli::{Cli, Command, Exit, Refusal},
+    config::Unusable,
+};
 
 /// Carries out a command line, program name first.
 ///
@@ -57,14 +65,23 @@ where
         Err(error) => {
             log::debug!("{error:?}");
             eprintln!("ftpguard: {}", one_line(&error));
-            Exit::Failed
+            exit_of(&error)
         }
+    }
+}
+
+fn exit_of(error: &anyhow::Error) -> Exit {
+    match error.downcast_ref::<Unusable>() {
+        Some(Unusable::File(_)) => Exit::Configuration,
+        Some(Unusable::CommandLine(_)) => Exit::Usage,
+        None => Exit::Failed,
     }
 }
 
 fn carry_out(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Run(run) => guard::run(&run),
+        Command::Check(check) => config::say(&check),
         Command::Status(ask) => client::status(&ask),
         Command::Sessions(ask) => client::sessions(&ask),
         Command::Pinholes(ask) => client::pinholes(&ask),

@@ -11,11 +11,12 @@ use ftpguard_common::{
     event::{Event, EventKind},
     net::{Address, Port},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::{Kernel, Maps};
 
 /// What happened since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Control connections, adopted ones included.
     pub sessions: u64,

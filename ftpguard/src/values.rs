@@ -1,5 +1,7 @@
 //! Values the operator may give, parsed once into types that cannot be wrong.
 
+pub mod one_or_many;
+
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr},
@@ -8,6 +10,7 @@ use std::{
 };
 
 use ftpguard_common::net::Address;
+use serde::{Serialize, Serializer};
 
 use crate::kernel::Destination;
 
@@ -20,6 +23,14 @@ pub fn parse_port(text: &str) -> Result<u16, String> {
             "{text:?} is no port; give a number from 1 to 65535"
         )),
     }
+}
+
+/// A number of the file as a port.
+pub fn check_port(number: i64) -> Result<u16, String> {
+    u16::try_from(number)
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| format!("{number} is no port; give a number from 1 to 65535"))
 }
 
 /// The ports on which an ftpd listens for passive data connections: 1024 or above, in order.
@@ -69,6 +80,40 @@ impl FromStr for PortRange {
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl Serialize for PortRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Destination {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// As [`parse_destination`] reads it.
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.address.ip();
+        let (bits, length) = match address {
+            IpAddr::V4(_) => (32, self.prefix.saturating_sub(96)),
+            IpAddr::V6(_) => (128, self.prefix),
+        };
+        match (address, self.port) {
+            (IpAddr::V6(address), Some(_)) => write!(f, "[{address}]")?,
+            (address, _) => write!(f, "{address}")?,
+        }
+        if length < bits {
+            write!(f, "/{length}")?;
+        }
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -178,6 +223,12 @@ mod tests {
             ("[2001:db8::]/32:53", "2001:db8::", 32, Some(53)),
         ] {
             assert_eq!(parsed(text), (address.to_owned(), prefix, port), "{text}");
+            let destination = parse_destination(text).expect(text);
+            assert_eq!(
+                parse_destination(&destination.to_string()),
+                Ok(destination),
+                "{text}"
+            );
         }
         for text in [
             "",

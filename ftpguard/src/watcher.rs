@@ -45,8 +45,6 @@ struct Conversation {
     received: Received,
     dialogue: Dialogue,
     latest: Option<DialogueEvent>,
-    /// The sequence number after the last byte captured from the client.
-    client_sequence: u32,
 }
 
 /// What is known of a session's text, for people.
@@ -103,9 +101,6 @@ impl Watcher {
         let Text::Read(conversation) = text else {
             return true;
         };
-        if direction == Direction::ToServer && header.length > 0 {
-            conversation.client_sequence = header.sequence.wrapping_add(header.length);
-        }
         let segment = Segment::captured(&header, bytes);
         conversation.segment(direction, segment, now, &mut |event| tell(key, event));
         if let Some(DialogueEvent::Opaque(why)) = conversation.latest {
@@ -160,12 +155,31 @@ impl Watcher {
         }
     }
 
-    /// How far the client's side has been read: the sequence number after the last byte that
-    /// was captured from it.
+    /// How far the client's side has been read without a hole: the sequence number of the next
+    /// byte. `None` where its text is not read.
     #[must_use]
     pub fn client_sequence(&self, key: &SessionKey) -> Option<u32> {
+        self.read(key).map(|text| text.received.next_sequence())
+    }
+
+    /// Whether the session's `EPSV ALL` is in force (rule C5).
+    #[must_use]
+    pub fn is_epsv_all(&self, key: &SessionKey) -> bool {
+        self.read(key)
+            .is_some_and(|text| text.dialogue.is_epsv_all())
+    }
+
+    /// Whether a command that names or asks for a data port is unanswered: the ftpd may be
+    /// following it already (rule O5).
+    #[must_use]
+    pub fn awaits_data_command(&self, key: &SessionKey) -> bool {
+        self.read(key)
+            .is_some_and(|text| text.dialogue.awaits_data_command())
+    }
+
+    fn read(&self, key: &SessionKey) -> Option<&Conversation> {
         match self.sessions.get(key) {
-            Some(Text::Read(conversation)) => Some(conversation.client_sequence),
+            Some(Text::Read(conversation)) => Some(conversation),
             Some(Text::Opaque(_)) | None => None,
         }
     }
@@ -210,7 +224,6 @@ impl Conversation {
                 Beginning::Middle => Dialogue::adopted(),
             },
             latest: None,
-            client_sequence: 0,
         }
     }
 

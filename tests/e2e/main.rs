@@ -11,7 +11,11 @@
 mod active;
 mod gates;
 mod help;
+mod interfaces;
 mod lifecycle;
+
+mod metrics;
+mod narrowing;
 mod neighbours;
 mod passive;
 mod refusals;

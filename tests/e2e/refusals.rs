@@ -95,6 +95,16 @@ fn a_mode_that_does_not_exist() {
 }
 
 #[test]
+fn metrics_that_others_could_read() {
+    for address in ["0.0.0.0:9821", "[::]:9821", "192.0.2.1:9821"] {
+        let words = ["--metrics", "other hosts", "127.0.0.1"];
+        refused(&[("--metrics", address)], &words);
+    }
+    let words = ["/nonexistent/m.sock", "--metrics"];
+    refused(&[("--metrics", "unix:/nonexistent/m.sock")], &words);
+}
+
+#[test]
 fn a_cgroup_that_is_none() {
     refused(&[("--cgroup", "/nonexistent")], &["/nonexistent", "cgroup"]);
     refused(&[("--cgroup", "/proc")], &["/proc", "cgroup"]);

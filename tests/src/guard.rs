@@ -36,33 +36,36 @@ const SHORT: Duration = Duration::from_secs(20);
 pub struct Options {
     /// The binary; by default [`binary`].
     pub binary: PathBuf,
+    /// `--iface`, none for all but `lo`.
+    pub interfaces: Vec<String>,
     /// `--mode`
     pub mode: &'static str,
     /// `--tracking`
     pub tracking: &'static str,
     /// `--xdp-mode`
     pub xdp_mode: &'static str,
-    /// `--iface`, one for each
-    pub interfaces: Vec<String>,
     /// `--bounce-shield`
     pub bounce_shield: bool,
     /// `--control-port`
     pub control_port: u16,
     /// `--passive-ports`, none for listeners only.
     pub passive_ports: Option<RangeInclusive<u16>>,
+    /// `--metrics`
+    pub metrics: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             binary: binary(),
+            interfaces: vec![INTERFACE.to_owned()],
             mode: "enforce",
             tracking: "socket",
             xdp_mode: "auto",
-            interfaces: vec![INTERFACE.to_owned()],
             bounce_shield: false,
             control_port: CONTROL_PORT,
             passive_ports: Some(50_000..=50_031),
+            metrics: None,
         }
     }
 }
@@ -100,6 +103,8 @@ impl Guard {
         for interface in &options.interfaces {
             command.args(["--iface", interface]);
         }
+        // An empty file: that of the machine must not change what is tested.
+        command.args(["--config", "/dev/null"]);
         command.args(["--control-port", &options.control_port.to_string()]);
         if let Some(ports) = &options.passive_ports {
             let ports = format!("{}-{}", ports.start(), ports.end());
@@ -111,6 +116,9 @@ impl Guard {
         command.args(["--xdp-mode", options.xdp_mode]);
         if options.bounce_shield {
             command.arg("--bounce-shield");
+        }
+        if let Some(metrics) = &options.metrics {
+            command.args(["--metrics", metrics]);
         }
         let mut process = sandbox.server().spawn(&mut command)?;
         let ready =
@@ -188,15 +196,20 @@ impl Guard {
 
     /// What `ftpguard status --json` says.
     pub fn status(&self) -> Result<Value> {
+        self.list("status")
+    }
+
+    /// What this question (`status`, `sessions`, `pinholes`) is answered with, as JSON.
+    pub fn list(&self, question: &str) -> Result<Value> {
         let mut command = Command::new(&self.binary);
         command
-            .args(["status", "--json", "--runtime-dir"])
+            .args([question, "--json", "--runtime-dir"])
             .arg(&self.runtime);
         let finished = Process::spawn(&mut command)?
             .wait(SHORT)?
-            .success("ftpguard status")?;
+            .success("ftpguard")?;
         serde_json::from_str(&finished.stdout)
-            .with_context(|| format!("status is not JSON:\n{}", finished.stdout))
+            .with_context(|| format!("{question} is not JSON:\n{}", finished.stdout))
     }
 
     /// How often this reason was counted, as [`Guard::status`] says, which leaves out zeros.

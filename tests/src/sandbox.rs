@@ -38,7 +38,7 @@ pub struct Sandbox {
     client: Host,
     thief: Host,
     third: Host,
-    _lan: Namespace,
+    lan: Namespace,
     folder: Folder,
     _slot: Slot,
 }
@@ -96,7 +96,7 @@ impl Sandbox {
             third: host("trd", 4)?,
             ftpd_cgroup,
             _cgroup: cgroup,
-            _lan: lan,
+            lan,
             folder,
             _slot: slot,
         })
@@ -124,6 +124,24 @@ impl Sandbox {
     #[must_use]
     pub fn third(&self) -> &Host {
         &self.third
+    }
+
+    /// Joins a host to the others once more, by an interface without addresses that is up.
+    pub fn plug(&self, host: &Host, interface: &str) -> Result<()> {
+        // The end at the bridge goes with the interface.
+        let last = host.v4.octets()[3];
+        let label = format!("p{last}");
+        // The same each time, so that the others need not ask for it again.
+        let hardware = format!("02:f7:00:00:00:{last:02x}");
+        let name = host.name();
+        self.lan.ip(&[
+            "link", "add", &label, "type", "veth", "peer", "name", interface, "address", &hardware,
+            "netns", name,
+        ])?;
+        self.lan
+            .ip(&["link", "set", &label, "master", "bridge", "up"])?;
+        host.ip(&["link", "set", interface, "up"])?;
+        Ok(())
     }
 
     /// The control group of the ftpd; the guard's `--cgroup`.

@@ -166,10 +166,18 @@ impl Dialogue {
         self.state == State::Opaque
     }
 
-    /// Whether an accepted `EPSV ALL` is in force (rule C5).
+    /// Whether an accepted `EPSV ALL` is in force (rule C5). Not after the dialogue lost track:
+    /// there may have been a `REIN`.
     #[must_use]
     pub const fn is_epsv_all(&self) -> bool {
         self.epsv_all
+    }
+
+    /// Whether a command that names or asks for a data port is unanswered. The ftpd may be
+    /// following it already (rule O5).
+    #[must_use]
+    pub fn awaits_data_command(&self) -> bool {
+        self.queue.holds_data_command()
     }
 
     fn feed_commands(&mut self, mut bytes: &[u8], events: Events<'_>) {
@@ -359,6 +367,7 @@ impl Dialogue {
             State::Desynchronised { auth, .. } => auth,
         };
         self.queue.clear();
+        self.epsv_all = false;
         self.state = State::Desynchronised {
             quiet_since: None,
             auth,

@@ -19,8 +19,8 @@ use crate::values::PortRange;
 pub struct Rules {
     /// Ports of control connections.
     pub control_ports: Vec<u16>,
-    /// The declared passive range.
-    pub passive_ports: Option<PortRange>,
+    /// The declared passive ranges.
+    pub passive_ports: Vec<PortRange>,
     /// How many data connections a pinhole admits.
     pub uses: u32,
     /// Now, in nanoseconds of `CLOCK_MONOTONIC`.
@@ -342,7 +342,8 @@ fn judge(
     let Some(pid) = holders.iter().copied().find(|pid| family.contains(*pid)) else {
         let declared = rules
             .passive_ports
-            .is_some_and(|range| range.contains(number));
+            .iter()
+            .any(|range| range.contains(number));
         let tgid = holders.first().copied().unwrap_or(0);
         return (declared && socket.here).then(|| listener(tgid, Port::NONE));
     };

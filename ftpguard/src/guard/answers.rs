@@ -7,27 +7,14 @@ use ftpguard_common::{
     net::Port,
 };
 
-use super::Guard;
+use super::{Guard, summary};
 use crate::{
-    cli::ActiveArg,
     clock,
     control_socket::{Answer, Question, Reply, Request},
     events::{Ends, Way},
     kernel::{KernelError, Maps},
-    status::{self, Hooks, PinholeRow, SessionRow, Status},
+    status::{self, PinholeRow, SessionRow, Status},
 };
-
-impl ActiveArg {
-    /// The name in status.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Exceptions => "exceptions",
-            Self::Off => "off",
-        }
-    }
-}
 
 impl Guard {
     pub(super) fn answer(&self, question: Question) {
@@ -65,12 +52,13 @@ impl Guard {
             .map(|(tgid, _)| tgid)
             .collect();
         unsafe_processes.sort_unstable();
+        let held = self.kernel.held();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
-            mode: self.args.mode.label().to_owned(),
-            tracking: self.args.tracking.label().to_owned(),
-            active: self.args.active.label().to_owned(),
+            mode: self.config.mode.label().to_owned(),
+            tracking: self.config.tracking.label().to_owned(),
+            active: self.config.active.label().to_owned(),
             kernel: self.host.release.clone(),
             degraded: self
                 .kernel
@@ -80,22 +68,17 @@ impl Guard {
                 .collect(),
             uptime: self.ready_at.elapsed().as_secs(),
             cgroup: self.host.cgroup.display().to_string(),
-            control_ports: self.args.control_ports.clone(),
-            passive_ports: self.args.passive_ports.map(|range| range.to_string()),
-            interfaces: self
-                .attached
-                .iter()
-                .map(|attached| Hooks {
-                    interface: attached.interface.clone(),
-                    ingress: attached.ingress.label().to_owned(),
-                    egress: attached.egress.label().to_owned(),
-                })
-                .collect(),
+            control_ports: self.config.control_ports(),
+            passive_ports: summary::ranges(&self.config),
+            interfaces: self.hooks(),
+            last_gate: held.last_gate(),
+            connect: held.connect(),
             sessions: count(Maps::entries(&maps.sessions).len()),
             pinholes: count(Maps::entries(&maps.pinholes).len()),
             guarded_listeners: guarded,
             foreign_listeners: foreign,
             unsafe_processes,
+            totals: self.state.tally,
             verdicts: status::verdicts(&counters),
             incidents: status::incidents(&counters),
         })

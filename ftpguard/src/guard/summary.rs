@@ -6,51 +6,22 @@ use ftpguard_common::verdict::{Reason, Verdict};
 use serde_json::json;
 
 use super::Guard;
-use crate::{
-    cli::{ModeArg, TrackingArg},
-    kernel::CpuCounters,
-    state::Tally,
-    status,
-};
-
-impl ModeArg {
-    /// The mode's name in status and logs.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Monitor => "monitor",
-            Self::Enforce => "enforce",
-        }
-    }
-}
-
-impl TrackingArg {
-    /// The name in status and logs.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Socket => "socket",
-            Self::Text => "text",
-        }
-    }
-}
+use crate::{config::Config, kernel::CpuCounters, state::Tally, status};
 
 impl Guard {
     /// One line that says what is in force.
     pub(super) fn ready_line(&self) -> String {
         let mut line = format!(
             "ready: {}, {} tracking, control ports {}, passive ports {}, on",
-            self.args.mode.label(),
-            self.args.tracking.label(),
-            self.args
-                .control_ports
+            self.config.mode.label(),
+            self.config.tracking.label(),
+            self.config
+                .control_ports()
                 .iter()
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
                 .join(" "),
-            self.args
-                .passive_ports
-                .map_or_else(|| "not declared".to_owned(), |range| range.to_string()),
+            ranges(&self.config).unwrap_or_else(|| "not declared".to_owned()),
         );
         for (place, hooks) in self.attached.iter().enumerate() {
             let before = if place == 0 { "" } else { "," };
@@ -64,6 +35,16 @@ impl Guard {
         }
         line
     }
+}
+
+/// The declared passive ranges, `None` where there are none.
+pub(super) fn ranges(config: &Config) -> Option<String> {
+    let ranges: Vec<String> = config
+        .passive_ports()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    (!ranges.is_empty()).then(|| ranges.join(" "))
 }
 
 /// What happened, in one line: for people, or as one JSON object.

@@ -43,10 +43,15 @@ impl Guard {
         self.mend_peers()?;
         self.drop_stale_advice()?;
         self.kernel.maps.refresh_addresses()?;
+        self.mend_gates()?;
         let Self {
-            watcher, journal, ..
+            watcher,
+            journal,
+            text,
+            ..
         } = self;
         watcher.elapse(clock::monotonic_ns(), &mut |key, event| {
+            text.hear(key, event);
             if let Some(what) = super::text::remark(&key, &event) {
                 journal.tell(what);
             }
@@ -69,6 +74,7 @@ impl Guard {
         if lost_bytes > self.sweep.lost_bytes {
             self.sweep.lost_bytes = lost_bytes;
             self.watcher.lose(&mut |_, _| {});
+            self.widen_all()?;
         }
         Ok(())
     }

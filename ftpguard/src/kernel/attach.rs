@@ -7,12 +7,13 @@ use aya::{
     programs::{
         CgroupAttachMode, CgroupSockAddr, LinkOrder, Program, ProgramError, RawTracePoint,
         SchedClassifier, SkLookup, TcAttachType, Xdp, XdpMode, tc,
-        tc::{NlOptions, TcAttachOptions},
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions},
+        xdp::XdpLink,
     },
     sys::SyscallError,
 };
 
-use super::{Kernel, driver::has_device, error::KernelError, features::tc_hook};
+use super::{Kernel, driver::has_device, error::KernelError, features::tc_hook, gates::Hooked};
 
 /// How the operator wants the ingress guard attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +75,16 @@ impl EgressHook {
 /// What sits on one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
+    /// The interface's number.
+    pub index: u32,
     /// The interface's name.
     pub interface: String,
     /// Where SYNs that come in are judged.
     pub ingress: IngressHook,
     /// Where SYNs that leave are judged, and control bytes are read.
     pub egress: EgressHook,
+    /// Why the ingress guard is not where it would rather be.
+    pub fallback: Option<String>,
 }
 
 impl Kernel {
@@ -135,57 +140,61 @@ impl Kernel {
         let index = nix::net::if_::if_nametoindex(interface)
             .map_err(|_| KernelError::NoInterface(interface.to_owned()))?;
         let egress = prepare_tc(interface)?;
-        let ingress = self.attach_ingress(interface, choice)?;
+        let (ingress, xdp, fallback) = self.attach_ingress(interface, choice)?;
         let watcher = match ingress {
             IngressHook::XdpNative | IngressHook::XdpGeneric => "watch_ingress",
             IngressHook::Tc => "guard_and_watch_ingress",
         };
-        self.attach_tc(watcher, interface, TcAttachType::Ingress, egress)?;
-        self.attach_tc(
-            "guard_and_watch_egress",
-            interface,
-            TcAttachType::Egress,
-            egress,
-        )?;
+        let hooked = Hooked {
+            _xdp: xdp,
+            ingress: self.attach_tc(watcher, interface, TcAttachType::Ingress, egress)?,
+            egress: self.attach_tc(
+                "guard_and_watch_egress",
+                interface,
+                TcAttachType::Egress,
+                egress,
+            )?,
+        };
+        self.hooked.insert(index, hooked);
         self.maps.gates.insert(index, 1, 0)?;
         Ok(Attached {
+            index,
             interface: interface.to_owned(),
             ingress,
             egress,
+            fallback,
         })
     }
 
+    /// Where the ingress guard sits now, what holds it there if it is XDP, and why it is not
+    /// where it would rather be.
     fn attach_ingress(
         &mut self,
         interface: &str,
         choice: XdpChoice,
-    ) -> Result<IngressHook, KernelError> {
-        match choice {
-            XdpChoice::Tc => Ok(IngressHook::Tc),
-            XdpChoice::Auto if !has_device(interface) => Ok(IngressHook::Tc),
-            XdpChoice::Auto => match self.attach_xdp(interface, XdpMode::Driver) {
-                Ok(()) => Ok(IngressHook::XdpNative),
-                Err(KernelError::NoNativeXdp(_) | KernelError::HookTaken { .. }) => {
-                    Ok(IngressHook::Tc)
-                }
-                Err(error) => Err(error),
-            },
-            XdpChoice::Native => {
-                self.attach_xdp(interface, XdpMode::Driver)?;
-                Ok(IngressHook::XdpNative)
+    ) -> Result<(IngressHook, Option<XdpLink>, Option<String>), KernelError> {
+        let (hook, mode) = match choice {
+            XdpChoice::Tc => return Ok((IngressHook::Tc, None, None)),
+            XdpChoice::Auto if !has_device(interface) => return Ok((IngressHook::Tc, None, None)),
+            XdpChoice::Auto => {
+                return Ok(match self.attach_xdp(interface, XdpMode::Driver) {
+                    Ok(link) => (IngressHook::XdpNative, Some(link), None),
+                    // TC judges as well, only later.
+                    Err(error) => (IngressHook::Tc, None, Some(error.reason())),
+                });
             }
-            XdpChoice::Generic => {
-                self.attach_xdp(interface, XdpMode::Skb)?;
-                Ok(IngressHook::XdpGeneric)
-            }
-        }
+            XdpChoice::Native => (IngressHook::XdpNative, XdpMode::Driver),
+            XdpChoice::Generic => (IngressHook::XdpGeneric, XdpMode::Skb),
+        };
+        Ok((hook, Some(self.attach_xdp(interface, mode)?), None))
     }
 
-    fn attach_xdp(&mut self, interface: &str, mode: XdpMode) -> Result<(), KernelError> {
+    fn attach_xdp(&mut self, interface: &str, mode: XdpMode) -> Result<XdpLink, KernelError> {
         const PROGRAM: &str = "guard_ingress";
         let program: &mut Xdp = find(&mut self.ebpf, self.features.variant(PROGRAM))?;
-        let Err(error) = program.attach(interface, mode) else {
-            return Ok(());
+        let error = match program.attach(interface, mode) {
+            Ok(link) => return program.take_link(link).map_err(refused(PROGRAM)),
+            Err(error) => error,
         };
         Err(match errno(&error) {
             // EBUSY: the hook is taken; EEXIST: it is taken in the other mode.
@@ -193,7 +202,11 @@ impl Kernel {
                 interface: interface.to_owned(),
             },
             Some(libc::EOPNOTSUPP) => KernelError::NoNativeXdp(interface.to_owned()),
-            _ => refused(PROGRAM)(error),
+            Some(_) => KernelError::XdpRefused {
+                interface: interface.to_owned(),
+                source: Box::new(error),
+            },
+            None => refused(PROGRAM)(error),
         })
     }
 
@@ -203,16 +216,16 @@ impl Kernel {
         interface: &str,
         direction: TcAttachType,
         hook: EgressHook,
-    ) -> Result<(), KernelError> {
+    ) -> Result<SchedClassifierLink, KernelError> {
         let options = match hook {
             EgressHook::Tcx => TcAttachOptions::TcxOrder(LinkOrder::default()),
             EgressHook::Clsact => TcAttachOptions::Netlink(NlOptions::default()),
         };
         let classifier: &mut SchedClassifier = find(&mut self.ebpf, program)?;
-        classifier
+        let link = classifier
             .attach_with_options(interface, direction, options)
             .map_err(refused(program))?;
-        Ok(())
+        classifier.take_link(link).map_err(refused(program))
     }
 }
 

@@ -43,6 +43,41 @@ pub enum KernelError {
     },
     /// The interface's driver cannot run XDP programs itself.
     NoNativeXdp(String),
+    /// The interface's driver can, and does not now.
+    XdpRefused {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+    },
+}
+
+impl KernelError {
+    /// The error and all its causes, without a remedy: for a line of status.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::HookTaken { .. } => "another XDP program is attached".to_owned(),
+            Self::NoNativeXdp(_) => "its driver cannot run XDP programs".to_owned(),
+            Self::Load(_)
+            | Self::Missing(_)
+            | Self::Map(_)
+            | Self::Program { .. }
+            | Self::Types { .. }
+            | Self::Cgroup { .. }
+            | Self::NetworkNamespace(_)
+            | Self::NoInterface(_)
+            | Self::XdpRefused { .. } => {
+                let mut text = self.to_string();
+                let mut next = self.source();
+                while let Some(error) = next {
+                    text = format!("{text}: {error}");
+                    next = error.source();
+                }
+                text
+            }
+        }
+    }
 }
 
 impl fmt::Display for KernelError {
@@ -77,6 +112,11 @@ impl fmt::Display for KernelError {
                 f,
                 "the driver of {interface} cannot run XDP programs; use --xdp-mode auto or tc"
             ),
+            Self::XdpRefused { interface, .. } => write!(
+                f,
+                "the driver of {interface} refuses XDP as it is set up now (MTU, offloads or \
+                 queues; the kernel log may say which); change that, or use --xdp-mode auto or tc"
+            ),
         }
     }
 }
@@ -86,7 +126,7 @@ impl Error for KernelError {
         match self {
             Self::Load(source) => Some(source),
             Self::Map(source) => Some(source),
-            Self::Program { source, .. } => Some(source),
+            Self::Program { source, .. } | Self::XdpRefused { source, .. } => Some(source),
             Self::Cgroup { source, .. } | Self::NetworkNamespace(source) => Some(source),
             Self::Missing(_)
             | Self::Types { .. }

@@ -8,11 +8,14 @@ mod attach;
 mod driver;
 mod error;
 mod features;
+mod filter;
+mod gates;
 mod maps;
 mod offsets;
 mod ring;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     ops::RangeInclusive,
     os::fd::{AsFd as _, AsRawFd as _},
@@ -30,14 +33,15 @@ use ftpguard_common::{
     verdict::Incident,
 };
 
-use self::offsets::read_offsets;
 pub use self::{
     attach::{Attached, EgressHook, IngressHook, XdpChoice, interface_names},
     error::KernelError,
     features::{Feature, Features},
+    gates::{Gates, Held},
     maps::{CpuCounters, Maps},
     ring::Ring,
 };
+use self::{gates::Hooked, offsets::read_offsets};
 
 /// What the kernel side is told once, before anything is attached.
 #[derive(Clone, Debug)]
@@ -46,8 +50,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Ports on which the guarded ftpds accept control connections.
     pub control_ports: Vec<u16>,
-    /// The declared passive range, if there is one.
-    pub passive_ports: Option<RangeInclusive<u16>>,
+    /// The declared passive ranges.
+    pub passive_ports: Vec<RangeInclusive<u16>>,
     /// Ports from which an ftpd may open active data connections, 20 by default.
     pub data_source_ports: Vec<u16>,
     /// Destinations that an ftpd may connect to although they are no clients.
@@ -71,6 +75,8 @@ pub struct Destination {
 
 /// The loaded kernel side.
 pub struct Kernel {
+    // Dropped before the programs that it holds.
+    hooked: BTreeMap<u32, Hooked>,
     ebpf: Ebpf,
     /// Typed handles to the maps.
     pub maps: Maps,
@@ -99,6 +105,7 @@ impl Kernel {
 
         let features = Features::load(&mut ebpf)?;
         Ok(Self {
+            hooked: BTreeMap::new(),
             ebpf,
             maps,
             features,
@@ -211,7 +218,7 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
 fn fill(maps: &mut Maps, settings: &Settings) -> Result<(), KernelError> {
     maps.policy.set(0, settings.policy, 0)?;
     maps.refresh_addresses()?;
-    if let Some(range) = &settings.passive_ports {
+    for range in &settings.passive_ports {
         for port in range.clone() {
             maps.add_port_role(port, port_word::PASSIVE)?;
         }

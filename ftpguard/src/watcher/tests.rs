@@ -195,3 +195,55 @@ fn records_that_make_no_sense_are_refused() {
     assert!(!line.take(&record, Some(Beginning::Handshake)));
     assert!(line.watcher.sessions.is_empty());
 }
+
+/// O5, O10: what was not read may name another port, also where what came after it was.
+#[test]
+fn o10_reading_goes_no_further_than_the_first_hole() {
+    let mut line = Line::new();
+    line.server("220 hello\r\n");
+    line.client("PORT 10,0,0,2,19,136\r\n");
+    line.server("200 yes\r\n");
+    let read = line.watcher.client_sequence(&line.key);
+    assert_eq!(read, Some(line.to_server));
+    // Overtaken by the RETR that follows it.
+    let late = line.record(Direction::ToServer, b"PORT 10,0,0,2,19,137\r\n");
+    line.client("RETR a\r\n");
+    assert_eq!(line.watcher.client_sequence(&line.key), read);
+    assert!(line.take(&late, None));
+    assert_eq!(
+        line.watcher.client_sequence(&line.key),
+        Some(line.to_server)
+    );
+}
+
+/// O5, O10: the ftpd may be following the second PORT when it has answered the first.
+#[test]
+fn o10_a_pipelined_port_is_awaited() {
+    let mut line = Line::new();
+    line.server("220 hello\r\n");
+    line.client("PORT 10,0,0,2,19,136\r\nPORT 10,0,0,2,19,137\r\nRETR a\r\n");
+    line.server("200 yes\r\n");
+    assert!(line.watcher.awaits_data_command(&line.key));
+    line.server("200 yes\r\n");
+    assert!(!line.watcher.awaits_data_command(&line.key));
+}
+
+/// C5: it is forgotten where a REIN may have been missed.
+#[test]
+fn c5_epsv_all_ends_with_rein_and_with_lost_bytes() {
+    let mut line = Line::new();
+    line.server("220 hello\r\n");
+    let all = |line: &mut Line| {
+        line.client("EPSV ALL\r\n");
+        line.server("200 yes\r\n");
+        assert!(line.watcher.is_epsv_all(&line.key));
+    };
+    all(&mut line);
+    line.client("REIN\r\n");
+    assert!(line.watcher.is_epsv_all(&line.key));
+    line.server("220 anew\r\n");
+    assert!(!line.watcher.is_epsv_all(&line.key));
+    all(&mut line);
+    line.watcher.lose(&mut |_, _| {});
+    assert!(!line.watcher.is_epsv_all(&line.key));
+}

@@ -32,12 +32,21 @@ pub(crate) const UNKNOWN: u16 = 30_004;
 
 /// Loads the programs, with or without the bounce shield (rule O11), and fills their maps.
 pub(crate) fn load(mode: Mode, bounce_shield: bool) -> Kernel {
+    let mut kernel = Kernel::load(&settings(mode, bounce_shield)).unwrap();
+    for (server, client) in [(SERVER, CLIENT), (SERVER6, CLIENT6)] {
+        open(&mut kernel.maps, address(server), address(client));
+    }
+    kernel
+}
+
+/// What the programs are told before they run.
+pub(crate) fn settings(mode: Mode, bounce_shield: bool) -> Settings {
     assert!(
         nix::unistd::geteuid().is_root(),
         "these tests load BPF programs: run them as root"
     );
     let host = ftpguard::preflight::check(&["lo".to_owned()], None).unwrap();
-    let settings = Settings {
+    Settings {
         policy: Policy {
             mode: mode as u32,
             tracking: Tracking::Socket as u32,
@@ -47,7 +56,7 @@ pub(crate) fn load(mode: Mode, bounce_shield: bool) -> Kernel {
             barred_age: 60_000_000_000,
         },
         control_ports: vec![21],
-        passive_ports: Some(30_000..=30_999),
+        passive_ports: vec![30_000..=30_999],
         data_source_ports: vec![20],
         exceptions: vec![Destination {
             address: address("203.0.113.192"),
@@ -56,12 +65,7 @@ pub(crate) fn load(mode: Mode, bounce_shield: bool) -> Kernel {
         }],
         bounce_shield,
         cgroup: host.cgroup,
-    };
-    let mut kernel = Kernel::load(&settings).unwrap();
-    for (server, client) in [(SERVER, CLIENT), (SERVER6, CLIENT6)] {
-        open(&mut kernel.maps, address(server), address(client));
     }
-    kernel
 }
 
 /// Writes what the socket observer would have written for one client.

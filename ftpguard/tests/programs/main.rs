@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 mod bed;
+mod connect;
 mod frames;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};

@@ -8,6 +8,7 @@ mod pure_ftpd;
 mod pyftpdlib;
 mod reactor;
 mod vsftpd;
+mod wayward;
 
 use std::{
     ffi::OsString,
@@ -62,6 +63,8 @@ pub enum Kind {
     /// A small ftpd of our own that reads in one thread and listens in others. It serves
     /// [`FILE`]s passively and does nothing else; implicit TLS only.
     Reactor,
+    /// A small ftpd of our own that misbehaves on request. In clear only.
+    Wayward,
     /// `ProFTPD`, which forks for each session.
     Proftpd,
     /// `Pure-FTPd`, which forks for each session, and once more for what needs root.
@@ -142,6 +145,7 @@ impl Kind {
             Self::PyftpdlibProcesses => "pyftpdlib with processes",
             Self::PyftpdlibPrefork => "pyftpdlib with processes forked in advance",
             Self::Reactor => "reactor with a pool of threads",
+            Self::Wayward => "wayward ftpd",
             Self::Proftpd => "ProFTPD",
             Self::PureFtpd => "Pure-FTPd",
             Self::Inetutils => "inetutils-ftpd",
@@ -322,6 +326,7 @@ fn command(sandbox: &Sandbox, settings: &Settings, place: &Place<'_>) -> Result<
         | Kind::PyftpdlibProcesses
         | Kind::PyftpdlibPrefork => pyftpdlib::command(settings, place)?,
         Kind::Reactor => reactor::command(settings, place)?,
+        Kind::Wayward => wayward::command(settings, place)?,
         Kind::Proftpd => proftpd::command(settings, place)?,
         Kind::PureFtpd => pure_ftpd::command(settings, place)?,
         Kind::Inetutils => inetutils::command(settings, place)?,

@@ -30,7 +30,7 @@ pub(crate) fn check() -> Result<()> {
                 barred_age: 60_000_000_000,
             },
             control_ports: vec![21],
-            passive_ports: Some(50_000..=50_031),
+            passive_ports: vec![50_000..=50_031],
             data_source_ports: vec![20],
             exceptions: Vec::new(),
             bounce_shield: false,

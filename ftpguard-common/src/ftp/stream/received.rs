@@ -74,6 +74,13 @@ impl Received {
         }
     }
 
+    /// The sequence number of the first byte that was not told yet: everything before it was, or
+    /// was given up.
+    #[must_use]
+    pub const fn next_sequence(&self) -> u32 {
+        self.next
+    }
+
     /// Takes the next captured piece. `now` is any clock that never goes back, in nanoseconds.
     pub fn segment(
         &mut self,

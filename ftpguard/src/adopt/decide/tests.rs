@@ -24,7 +24,7 @@ fn session(client: u8) -> SessionKey {
 fn rules() -> Rules {
     Rules {
         control_ports: vec![21],
-        passive_ports: Some("50000-50099".parse().expect("a range")),
+        passive_ports: vec!["50000-50099".parse().expect("a range")],
         uses: 1,
         now: 1_000,
     }

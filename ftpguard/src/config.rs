@@ -1,0 +1,159 @@
+//! What the guard is told, by the file and by the command line.
+//!
+//! Every key stands once, in the table below: it makes the option, the key of the file, the
+//! default, the text of the shipped file and the answer to "can a running guard take it?". To add
+//! a key, add an entry there and let `FTPGUARD_BLESS=1 cargo test -p ftpguard shipped` write it
+//! into `packaging/ftpguard.toml`.
+//!
+//! - [`file`](mod@file): reads the file; every error has its line and column.
+//! - [`ftpd`]: the tables `[[ftpd]]` and `[[exception]]`.
+//! - [`choices`]: the words that keys may have as values.
+//! - `check`: what no single value can show.
+//! - `given`: the command line over the file.
+//! - `say`: `ftpguard check`.
+//! - `render`: the file that says what a [`Config`] says, explained.
+
+mod check;
+pub mod choices;
+pub mod file;
+pub mod ftpd;
+mod given;
+mod keys;
+mod render;
+mod say;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use self::keys::keys;
+pub use self::{
+    check::Problem,
+    choices::{ActiveArg, ModeArg, TrackingArg, XdpArg},
+    file::Wrong,
+    ftpd::{ExceptionRule, Ftpd},
+    given::Unusable,
+    say::say,
+};
+use crate::{
+    metrics::MetricsAddress,
+    values::{PortRange, parse_port},
+};
+
+/// Where the file lies unless `--config` names another.
+pub const DEFAULT_FILE: &str = "/etc/ftpguard/ftpguard.toml";
+
+/// One key of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its name in the file.
+    pub name: &'static str,
+    /// What it means, line by line.
+    pub explained: &'static [&'static str],
+    /// Whether a running guard can take a new value.
+    pub change: Change,
+}
+
+/// Whether a running guard can take a new value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It takes it while transfers go on.
+    Now,
+    /// It must be started again.
+    Restart,
+}
+
+keys! {
+    /// Whether denials take effect: "enforce", or "monitor" to let everything pass and report
+    /// what would be refused. `ftpguard mode` switches a running guard.
+    #[arg(long, value_name = "MODE")]
+    mode: ModeArg = ModeArg::Enforce, now;
+
+    /// Interfaces to guard. None named: every one but lo
+    #[arg(long = "iface", value_name = "IFACE")]
+    interfaces: Vec<String> = Vec::new(), restart;
+
+    /// Where SYNs are judged: "native" or "generic" for XDP in the driver or in the network
+    /// stack, "tc", or "auto" for XDP where the driver has it and TC elsewhere
+    #[arg(long, value_name = "WHERE")]
+    xdp_mode: XdpArg = XdpArg::Auto, restart;
+
+    /// Who makes pinholes: "socket" for the FTP server's own listen(), which also works under
+    /// TLS, or "text" for the replies on the wire
+    #[arg(long, value_name = "BY")]
+    tracking: TrackingArg = TrackingArg::Socket, restart;
+
+    /// Whom active mode may reach: the session's "client" and the exceptions below, the
+    /// "exceptions" only, or nobody ("off")
+    #[arg(long, value_name = "WHOM")]
+    active: ActiveArg = ActiveArg::Client, now;
+
+    /// Ports from which the FTP server opens active data connections
+    #[arg(long = "data-source-port", value_name = "PORT", value_parser = parse_port)]
+    #[serde(deserialize_with = "crate::values::one_or_many::some_ports")]
+    data_source_ports: Vec<u16> = vec![20], now;
+
+    /// Drop SYNs from port 20 to this host's ports below 1024: other FTP servers cannot be made
+    /// to attack its services
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    bounce_shield: bool = false, now;
+
+    /// cgroup v2 folder whose processes are watched. Empty: the root of the hierarchy, which
+    /// stands for every process of the host
+    #[arg(long, value_name = "DIR")]
+    cgroup: PathBuf = PathBuf::new(), restart;
+
+    /// Where metrics for Prometheus are served, on this host only: "127.0.0.1:9821",
+    /// "unix:/run/ftpguard/metrics.sock", or "off"
+    #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
+    metrics: MetricsAddress = MetricsAddress::Off, restart;
+
+    /// The FTP servers of this host
+    #[arg(skip)]
+    ftpd: Vec<Ftpd> = vec![Ftpd::default()], now;
+
+    /// Whom an FTP server may reach beside its own clients
+    #[arg(skip)]
+    exception: Vec<ExceptionRule> = Vec::new(), now;
+}
+
+impl Config {
+    /// The control ports of every FTP server, sorted.
+    #[must_use]
+    pub fn control_ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self
+            .ftpd
+            .iter()
+            .flat_map(|ftpd| ftpd.control_ports.iter().copied())
+            .collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// The passive ranges of every FTP server, as they are written.
+    #[must_use]
+    pub fn passive_ports(&self) -> Vec<PortRange> {
+        self.ftpd
+            .iter()
+            .flat_map(|ftpd| ftpd.passive_ports.iter().copied())
+            .collect()
+    }
+
+    /// The destinations of every exception.
+    pub fn destinations(&self) -> impl Iterator<Item = crate::kernel::Destination> {
+        self.exception
+            .iter()
+            .flat_map(|rule| rule.connect_to.iter().copied())
+    }
+
+    /// The folder given as `cgroup`, if one is.
+    #[must_use]
+    pub fn cgroup(&self) -> Option<&std::path::Path> {
+        (!self.cgroup.as_os_str().is_empty()).then_some(self.cgroup.as_path())
+    }
+}
+
+#[cfg(test)]
+mod tests;

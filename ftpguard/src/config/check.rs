@@ -1,0 +1,137 @@
+//! What no single value can show, and what is tidied before use.
+
+use std::collections::{BTreeMap, HashSet};
+
+use ftpguard_common::abi::MAX_EXCEPTIONS;
+
+use super::{Config, file::Step};
+
+/// Something that makes no sense, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The way to the value, from the top of the file.
+    pub place: Vec<Step>,
+    /// What, and how to put it right.
+    pub message: String,
+}
+
+impl Problem {
+    fn new(place: impl Into<Vec<Step>>, message: String) -> Self {
+        Self {
+            place: place.into(),
+            message,
+        }
+    }
+}
+
+impl Config {
+    /// Drops repetitions, then checks what no single value can show: the first problem found.
+    pub fn check(&mut self) -> Result<(), Problem> {
+        self.tidy();
+        self.check_ftpds()?;
+        self.check_exceptions()
+    }
+
+    fn tidy(&mut self) {
+        tidy_ports(&mut self.data_source_ports);
+        for ftpd in &mut self.ftpd {
+            tidy_ports(&mut ftpd.control_ports);
+        }
+        let mut seen = HashSet::new();
+        self.interfaces.retain(|name| seen.insert(name.clone()));
+    }
+
+    fn check_ftpds(&self) -> Result<(), Problem> {
+        if self.ftpd.is_empty() {
+            return Err(Problem::new(
+                [Step::key("ftpd")],
+                "no FTP server to guard; add a table [[ftpd]]".to_owned(),
+            ));
+        }
+        let mut names = HashSet::new();
+        let mut owners: BTreeMap<u16, &str> = BTreeMap::new();
+        for (place, ftpd) in self.ftpd.iter().enumerate() {
+            let at = |key| [Step::key("ftpd"), Step::Place(place), Step::key(key)];
+            if !names.insert(ftpd.name.as_str()) {
+                return Err(Problem::new(
+                    at("name"),
+                    format!(
+                        "two FTP servers are called {:?}; give each a name of its own",
+                        ftpd.name
+                    ),
+                ));
+            }
+            if ftpd.control_ports.is_empty() {
+                return Err(Problem::new(
+                    at("control_ports"),
+                    "no control port; name the port on which the FTP server accepts sessions, as in [21]".to_owned(),
+                ));
+            }
+            for port in &ftpd.control_ports {
+                if let Some(other) = owners.insert(*port, &ftpd.name) {
+                    return Err(Problem::new(
+                        at("control_ports"),
+                        format!(
+                            "port {port} is a control port of {other:?} already; drop it here or there"
+                        ),
+                    ));
+                }
+            }
+        }
+        for (place, ftpd) in self.ftpd.iter().enumerate() {
+            for range in &ftpd.passive_ports {
+                if let Some(port) = owners.keys().find(|port| range.contains(**port)) {
+                    return Err(Problem::new(
+                        [
+                            Step::key("ftpd"),
+                            Step::Place(place),
+                            Step::key("passive_ports"),
+                        ],
+                        format!(
+                            "the passive range {range} contains the control port {port}; end the \
+                             range below it or start it above, in the FTP server's settings too"
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_exceptions(&self) -> Result<(), Problem> {
+        let mut names = HashSet::new();
+        let mut count = 0;
+        for (place, rule) in self.exception.iter().enumerate() {
+            let at = |key| [Step::key("exception"), Step::Place(place), Step::key(key)];
+            if !names.insert(rule.name.as_str()) {
+                return Err(Problem::new(
+                    at("name"),
+                    format!(
+                        "two exceptions are called {:?}; give each a name of its own",
+                        rule.name
+                    ),
+                ));
+            }
+            if rule.connect_to.is_empty() {
+                return Err(Problem::new(
+                    at("connect_to"),
+                    "no destination; name one, as in [\"192.0.2.10:389\"], or drop the table"
+                        .to_owned(),
+                ));
+            }
+            count += rule.connect_to.len();
+            if count > MAX_EXCEPTIONS as usize {
+                return Err(Problem::new(
+                    at("connect_to"),
+                    format!("more than {MAX_EXCEPTIONS} destinations; join them to networks"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn tidy_ports(ports: &mut Vec<u16>) {
+    ports.sort_unstable();
+    ports.dedup();
+}

@@ -1,0 +1,275 @@
+//! Interfaces and addresses that come and go while the guard runs, and gates that are taken away.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use ftpguard_tests::{
+    FtpClient, Guard, Host,
+    attack::{self, Answer},
+    client::{self, Commands},
+    ftpd::{CONTROL_PORT, Kind, Settings},
+    guard::Options,
+    process::Process,
+    sandbox::INTERFACE,
+    scenario::Stage,
+};
+use serde_json::Value;
+
+use crate::help::{guard_with, is_kind, stage};
+
+/// Attaches and detaches BPF programs as other software does.
+pub(crate) const BPF_OTHER: &str = include_str!("bpf_other.py");
+
+/// The interface that comes and goes.
+const SECOND: &str = "eth1";
+/// The server's address on it, and those of client and thief.
+const ADDRESSES: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(192, 0, 2, 1),
+    Ipv4Addr::new(192, 0, 2, 2),
+    Ipv4Addr::new(192, 0, 2, 3),
+];
+/// A port of the declared range where nothing listens.
+const UNUSED: u16 = 50_031;
+
+/// Joins the server to the network by a second interface, with an address of its own.
+fn plug(stage: &Stage) {
+    let server = stage.sandbox.server();
+    stage.sandbox.plug(server, SECOND).expect("a cable");
+    // Each interface answers for its own address only.
+    server
+        .set("net/ipv4/conf/all/arp_ignore", "1")
+        .expect("arp");
+    add_address(server, SECOND, ADDRESSES[0]);
+}
+
+/// Takes the second interface away.
+fn unplug(stage: &Stage) {
+    let server = stage.sandbox.server();
+    server
+        .ip(&["link", "delete", SECOND])
+        .and_then(|done| done.success("ip link delete"))
+        .expect("the interface goes");
+}
+
+fn add_address(host: &Host, interface: &str, address: Ipv4Addr) {
+    let address = format!("{address}/24");
+    host.ip(&["address", "add", &address, "dev", interface])
+        .and_then(|done| done.success("ip address add"))
+        .expect("an address");
+}
+
+/// A stage where client and thief have addresses in the second interface's network.
+fn two_networks() -> Stage {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    add_address(stage.sandbox.client(), INTERFACE, ADDRESSES[1]);
+    add_address(stage.sandbox.thief(), INTERFACE, ADDRESSES[2]);
+    stage
+}
+
+/// The thief tries the announced port, then the client connects, both by the second interface.
+fn race(stage: &Stage) -> (Answer, anyhow::Result<()>) {
+    let control = SocketAddr::from((ADDRESSES[0], CONTROL_PORT));
+    let client = stage.sandbox.client();
+    let mut ftp = client
+        .enter(|| FtpClient::login(control))
+        .expect("namespace")
+        .expect("a session");
+    let announced = ftp.passive(Commands::Classic).expect("a port");
+    let theft = attack::knock(stage.sandbox.thief(), announced).expect("a try");
+    let honest = client
+        .enter(|| client::connect(announced).map(drop))
+        .expect("namespace");
+    (theft, honest)
+}
+
+/// The guard's row for an interface.
+fn hooks(guard: &Guard, interface: &str) -> Option<Value> {
+    let status = guard.status().expect("a status");
+    let rows = status["interfaces"].as_array().expect("rows").clone();
+    rows.into_iter().find(|row| row["interface"] == interface)
+}
+
+/// Waits until what `wanted` says of the guard's row for an interface is true.
+fn wait_for_hooks(guard: &Guard, interface: &str, wanted: impl Fn(Option<&Value>) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    loop {
+        let row = hooks(guard, interface);
+        if wanted(row.as_ref()) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{row:?}\n{}", guard.log());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The BPF links that the guard holds on interfaces, and how many files it has open.
+fn holdings(guard: &Guard) -> (Vec<String>, usize) {
+    let folder = format!("/proc/{}/fdinfo", guard.id());
+    let files: Vec<String> = fs::read_dir(folder)
+        .expect("the guard's files")
+        .flatten()
+        .filter_map(|file| fs::read_to_string(file.path()).ok())
+        .collect();
+    let field = |text: &str, name: &str| {
+        text.lines()
+            .find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
+    };
+    let links = files
+        .iter()
+        .filter(|text| field(text, "ifindex:").is_some_and(|index| index != "0"))
+        .filter_map(|text| field(text, "link_id:"))
+        .collect();
+    (links, files.len())
+}
+
+/// I5: an interface that appears is guarded early, with its address, and again when it comes
+/// back; nothing is left of one that is gone.
+#[test]
+fn an_interface_that_comes_goes_and_comes_back() {
+    let stage = two_networks();
+    plug(&stage);
+    let (theft, _) = race(&stage);
+    assert!(
+        matches!(theft, Answer::Connected(_)),
+        "guard off: {theft:?}"
+    );
+    unplug(&stage);
+
+    let guard = guard_with(
+        &stage,
+        &Options {
+            interfaces: Vec::new(),
+            ..Options::default()
+        },
+    );
+    assert!(!guard.ready().contains(SECOND), "{}", guard.ready());
+    let before = holdings(&guard);
+    for round in 0..3 {
+        plug(&stage);
+        wait_for_hooks(&guard, SECOND, |row| {
+            row.is_some_and(|row| row["ingress_holds"] == true && row["egress_holds"] == true)
+        });
+        // The early gate drops silently; the last one would answer.
+        let (theft, honest) = race(&stage);
+        assert!(matches!(theft, Answer::Silent), "round {round}: {theft:?}");
+        honest.expect("the client connects");
+        let unused = SocketAddr::from((ADDRESSES[0], UNUSED));
+        let probe = attack::knock(stage.sandbox.thief(), unused).expect("a try");
+        assert!(matches!(probe, Answer::Silent), "round {round}: {probe:?}");
+        unplug(&stage);
+        wait_for_hooks(&guard, SECOND, |row| row.is_none());
+        assert_eq!(holdings(&guard), before, "round {round}");
+    }
+    for kind in ["interface-guarded", "interface-gone"] {
+        let told = guard.events();
+        let told = told
+            .iter()
+            .filter(|event| is_kind(event, kind) && event["interface"] == SECOND);
+        assert_eq!(told.count(), 3, "{kind}\n{}", guard.log());
+    }
+}
+
+/// A named interface is waited for once it was there; others are left alone.
+#[test]
+fn only_named_interfaces_are_guarded() {
+    let stage = two_networks();
+    let guard = guard_with(&stage, &Options::default());
+    plug(&stage);
+    // What is told of comes in order: this one after the interface.
+    add_address(
+        stage.sandbox.server(),
+        INTERFACE,
+        Ipv4Addr::new(198, 51, 100, 1),
+    );
+    let (theft, honest) = race(&stage);
+    // By the last gate.
+    assert!(matches!(theft, Answer::Refused), "{theft:?}");
+    honest.expect("the client connects");
+    assert_eq!(hooks(&guard, SECOND), None);
+    let server = stage.sandbox.server();
+    let rename = |from: &str, to: &str| {
+        server
+            .ip(&["link", "set", from, "name", to])
+            .and_then(|done| done.success("ip link set name"))
+            .expect("a name");
+    };
+    // A guarded interface stays guarded under another name.
+    rename(INTERFACE, "wan0");
+    wait_for_hooks(&guard, "wan0", |row| {
+        row.is_some_and(|row| row["ingress_holds"] == true)
+    });
+    // And one that gets the wanted name is guarded from then on.
+    rename(SECOND, INTERFACE);
+    wait_for_hooks(&guard, INTERFACE, |row| {
+        row.is_some_and(|row| row["ingress_holds"] == true)
+    });
+    let (theft, _) = race(&stage);
+    assert!(matches!(theft, Answer::Silent), "{theft:?}");
+}
+
+/// I1: unused ports of the range are closed at an address as soon as the host has it.
+#[test]
+fn an_address_that_is_added_is_guarded() {
+    let stage = two_networks();
+    let guard = guard_with(&stage, &Options::default());
+    let target = SocketAddr::from((ADDRESSES[0], UNUSED));
+    add_address(stage.sandbox.server(), INTERFACE, ADDRESSES[0]);
+    // Well before the guard looks everything over by itself.
+    thread::sleep(Duration::from_millis(200));
+    let probe = attack::knock(stage.sandbox.thief(), target).expect("a try");
+    assert!(
+        matches!(probe, Answer::Silent),
+        "{probe:?}\n{}",
+        guard.log()
+    );
+}
+
+/// Somebody detaches every program of the guard from the interface. `status` says so at once,
+/// the last gate holds, and the others are attached again.
+#[test]
+fn gates_that_are_taken_away() {
+    let stage = two_networks();
+    let guard = guard_with(
+        &stage,
+        &Options {
+            xdp_mode: "native",
+            ..Options::default()
+        },
+    );
+    let holds = |name: &'static str, wanted: bool| {
+        move |row: Option<&Value>| row.is_some_and(|row| row[name] == wanted)
+    };
+    assert!(holds("ingress_holds", true)(
+        hooks(&guard, INTERFACE).as_ref()
+    ));
+    let (links, _) = holdings(&guard);
+    assert_eq!(links.len(), 3, "XDP, and TC in both directions: {links:?}");
+    let mut detach = Command::new("/usr/bin/python3");
+    detach.args(["-c", BPF_OTHER, "detach"]).args(&links);
+    Process::spawn(&mut detach)
+        .and_then(|process| process.wait(Duration::from_secs(5)))
+        .and_then(|done| done.success("detaching"))
+        .expect("they are detached");
+
+    let now = hooks(&guard, INTERFACE);
+    assert!(holds("ingress_holds", false)(now.as_ref()), "{now:?}");
+    assert!(holds("egress_holds", false)(now.as_ref()), "{now:?}");
+    add_address(stage.sandbox.server(), INTERFACE, ADDRESSES[0]);
+    let (theft, honest) = race(&stage);
+    assert!(matches!(theft, Answer::Refused), "{theft:?}");
+    honest.expect("the client connects");
+
+    wait_for_hooks(&guard, INTERFACE, holds("ingress_holds", true));
+    wait_for_hooks(&guard, INTERFACE, holds("egress_holds", true));
+    let lost = guard.events();
+    let lost = lost.iter().find(|event| is_kind(event, "gate-lost"));
+    assert!(lost.is_some(), "{}", guard.log());
+    let (theft, honest) = race(&stage);
+    assert!(matches!(theft, Answer::Silent), "{theft:?}");
+    honest.expect("the client connects");
+}
