@@ -117,6 +117,21 @@ pub struct ControlHeader {
     pub flags: u16,
 }
 
+impl ControlHeader {
+    /// What the segment's sender has accepted of the other side's stream, if it says so: the
+    /// number after it (RFC 9293 section 3.1). A RST answers what belongs to no connection.
+    #[must_use]
+    pub const fn accepted(&self) -> Option<u32> {
+        const ACK: u16 = 0x10;
+        const RST: u16 = 0x04;
+        if self.flags & (ACK | RST) == ACK {
+            Some(self.acknowledgment)
+        } else {
+            None
+        }
+    }
+}
+
 /// The most bytes that one [`ControlHeader`] carries.
 pub const MAX_CAPTURE: usize = 4096;
 

@@ -116,12 +116,13 @@ fn s2_every_transcript_in_segments_that_come_twice_and_late() {
                     });
                     sequence = sequence.wrapping_add(u32::try_from(bytes.len()).unwrap());
                 }
-                // The first segment tells where the stream begins.
-                for segment in segments.iter().take(1).chain(segments.iter().rev()) {
-                    match direction {
-                        Direction::ToServer => received.segment(*segment, player.now, &mut events),
-                        Direction::ToClient => {}
+                // A host says where it stands before a client speaks.
+                if direction == Direction::ToServer {
+                    received.accept(*start, &mut events);
+                    for segment in segments.iter().take(1).chain(segments.iter().rev()) {
+                        received.segment(*segment, &mut events);
                     }
+                    received.accept(sequence, &mut events);
                 }
                 for segment in &segments {
                     match direction {

@@ -62,10 +62,11 @@ pub(crate) static SERVING: LruHashMap<u32, Serving> = LruHashMap::with_max_entri
 #[map]
 pub(crate) static PEERS: HashMap<Peer, u32> = HashMap::with_max_entries(MAX_PEERS, 0);
 
-/// One word for each port (`abi::port_word`). The daemon writes roles before anything is
-/// attached, the socket observer counts listeners.
+/// One word for each port (`abi::port_word`). The daemon writes roles, the socket observer counts
+/// listeners, both by atomic instructions: the daemon maps it into its memory.
 #[map]
-pub(crate) static PORTS: Array<u64> = Array::with_max_entries(1 << 16, 0);
+pub(crate) static PORTS: Array<u64> =
+    Array::with_max_entries(1 << 16, aya_ebpf::bindings::BPF_F_MMAPABLE);
 
 /// This host's addresses. Written by the daemon. Full: unused ports at the others look closed
 /// instead of filtered.

@@ -109,6 +109,11 @@ keys! {
     #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
     metrics: MetricsAddress = MetricsAddress::Off, restart;
 
+    /// Group whose members may ask a running guard for its state, beside root. They cannot
+    /// change anything. Empty: root alone
+    #[arg(long, value_name = "GROUP")]
+    socket_group: String = String::new(), restart;
+
     /// The FTP servers of this host
     #[arg(skip)]
     ftpd: Vec<Ftpd> = vec![Ftpd::default()], now;

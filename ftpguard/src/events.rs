@@ -240,6 +240,16 @@ pub enum Happening {
         /// The hook.
         hook: Word,
     },
+    /// The file was read again.
+    ConfigurationReloaded {
+        /// The keys whose values are new, with blanks between them.
+        changed: String,
+    },
+    /// The mode was switched while the guard runs.
+    ModeSwitched {
+        /// `monitor` or `enforce`.
+        mode: Word,
+    },
     /// Denials that were counted, and not told one by one.
     DenialsNotTold {
         /// How many.

@@ -3,9 +3,12 @@
 mod answers;
 mod interfaces;
 mod latecomers;
+mod reload;
 mod summary;
 mod sweep;
 mod text;
+mod watchdog;
+mod why;
 
 use std::{
     future::pending,
@@ -26,12 +29,12 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{interfaces::Interfaces, sweep::Sweep, text::Text};
+use self::{interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog, why::Monitored};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::RunArgs,
     clock,
-    config::{Config, TrackingArg},
+    config::{Config, ModeArg, TrackingArg},
     control_socket::{ControlSocket, Question},
     events::{Ends, Happening, read_event},
     journal::Journal,
@@ -91,6 +94,8 @@ struct Guard {
     args: RunArgs,
     /// What is in force.
     config: Config,
+    /// What file and command line say; the mode in force may have been switched since.
+    configured: Config,
     host: Host,
     kernel: Kernel,
     attached: Vec<Attached>,
@@ -110,6 +115,9 @@ struct Guard {
     watcher: Watcher,
     text: Text,
     sweep: Sweep,
+    watchdog: Watchdog,
+    /// Since when monitor mode collects its evidence; `None` where it does not.
+    monitored: Option<Monitored>,
 }
 
 /// What the guard listens to: both ring buffers, and changes of the network.
@@ -119,10 +127,13 @@ struct Rings {
     network: Changes,
 }
 
-/// The signals that end the guard.
+pub use self::reload::{Reloaded, Switched};
+
+/// The signals that end the guard, or make it read its file again.
 struct Stop {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Stop {
@@ -130,6 +141,7 @@ impl Stop {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("watching for SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("watching for SIGTERM")?,
+            hangup: signal(SignalKind::hangup()).context("watching for SIGHUP")?,
         })
     }
 }
@@ -141,6 +153,7 @@ enum Wake {
     Network,
     Question(Question),
     Deadline,
+    Reload,
     Stop(&'static str),
 }
 
@@ -154,7 +167,7 @@ impl Guard {
         let network = Changes::watch().context("watching interfaces and addresses")?;
         let host = preflight::check(&config.interfaces, config.cgroup())?;
         // Before anything is attached: a second guard on the same folder ends here.
-        let socket = ControlSocket::bind(&args.runtime_dir)?;
+        let socket = ControlSocket::bind(&args.runtime_dir, &config.socket_group)?;
         let mut kernel = Kernel::load(&settings(&config, &host))?;
         let rings = Rings {
             events: Ring::new(kernel.take_events()?).context("watching the event ring buffer")?,
@@ -184,9 +197,15 @@ impl Guard {
             }),
             text: Text::default(),
             sweep: Sweep::default(),
+            watchdog: Watchdog::from_environment(),
+            monitored: None,
+            configured: config.clone(),
             config,
         };
         guard.attach()?;
+        if guard.config.mode == ModeArg::Monitor {
+            guard.begin_monitor()?;
+        }
         let (ask, questions) = mpsc::channel(QUESTIONS);
         if let Some(metrics) = metrics {
             tokio::spawn(metrics.serve(ask.clone()));
@@ -202,7 +221,7 @@ impl Guard {
     /// there before; the hooks that deny come last, when the tables are complete.
     fn attach(&mut self) -> Result<()> {
         self.kernel.attach_observer()?;
-        self.adopt()?;
+        self.adopt(&self.config.clone(), None)?;
         self.kernel.attach_connect()?;
         self.kernel.attach_lookup()?;
         for interface in &self.host.interfaces {
@@ -218,14 +237,17 @@ impl Guard {
         Ok(())
     }
 
-    fn adopt(&mut self) -> Result<()> {
+    /// Adopts what is open already: everything, or with `new_control_ports` what belongs to
+    /// these, and other software's listeners in the passive ranges.
+    fn adopt(&mut self, config: &Config, new_control_ports: Option<Vec<u16>>) -> Result<()> {
         let reader = Reader {
             cgroup: self.host.cgroup.clone(),
-            control_ports: self.config.control_ports(),
+            control_ports: config.control_ports(),
         };
         let rules = Rules {
-            control_ports: self.config.control_ports(),
-            passive_ports: self.config.passive_ports(),
+            control_ports: config.control_ports(),
+            passive_ports: config.passive_ports(),
+            new_control_ports,
             uses: USES,
             now: clock::monotonic_ns(),
         };
@@ -266,6 +288,7 @@ impl Guard {
                     None => pending().await,
                 },
                 () = sleep_until(deadline.into()) => Wake::Deadline,
+                _ = stop.hangup.recv() => Wake::Reload,
                 _ = stop.interrupt.recv() => Wake::Stop("SIGINT"),
                 _ = stop.terminate.recv() => Wake::Stop("SIGTERM"),
             };
@@ -290,6 +313,10 @@ impl Guard {
                     }
                     self.on_deadline()?;
                 }
+                Wake::Reload => match self.reload() {
+                    Ok(reloaded) => log::info!("SIGHUP: {}", reloaded.render().trim_end()),
+                    Err(kept) => log::error!("SIGHUP: {kept}"),
+                },
                 Wake::Stop(signal) => {
                     log::info!("{signal}: detaching");
                     let _ = sd_notify::notify(&[NotifyState::Stopping]);
@@ -329,6 +356,9 @@ impl Guard {
         let what = self.with_owner(what, &event);
         if what.is_denial() && self.refill_at.is_none() {
             self.refill_at = Some(Instant::now() + REFILL_AFTER);
+        }
+        if what.is_denial() {
+            self.remember(&what, &event);
         }
         self.state.follow(&event);
         if let Happening::SessionClosed(_) = what {
@@ -371,6 +401,7 @@ impl Guard {
             self.look_at,
             read_at,
             self.interfaces.follow_at,
+            self.watchdog.due(),
         ]
         .into_iter()
         .flatten()
@@ -379,6 +410,7 @@ impl Guard {
 
     fn on_deadline(&mut self) -> Result<()> {
         let now = Instant::now();
+        self.watchdog.on_deadline(now);
         if self.refill_at.is_some_and(|at| at <= now) {
             self.refill_at = None;
             self.refill()?;

@@ -14,6 +14,7 @@ use crate::{
     clock,
     events::{Happening, Record},
     output::Output,
+    why::memory::{Around, Memory},
 };
 
 /// How many of the latest events are kept.
@@ -37,24 +38,25 @@ const OTHERS: Allowance = Allowance {
 
 /// The events of this guard.
 pub struct Journal {
-    json: bool,
     output: Output,
     kept: VecDeque<Record>,
     followers: broadcast::Sender<Arc<Record>>,
     denials: Bucket,
     others: Bucket,
+    /// What is remembered of denials, also of those that are not told one by one here.
+    pub memory: Memory,
 }
 
 impl Journal {
     /// A journal that writes to standard output, as JSON or for people.
     pub fn start(json: bool) -> io::Result<Self> {
         Ok(Self {
-            json,
-            output: Output::start()?,
+            output: Output::start(json)?,
             kept: VecDeque::with_capacity(KEPT),
             followers: broadcast::channel(FOLLOWER_QUEUE).0,
             denials: Bucket::new(DENIALS),
             others: Bucket::new(OTHERS),
+            memory: Memory::default(),
         })
     }
 
@@ -65,6 +67,10 @@ impl Journal {
 
     /// Tells of something that happened at `stamp`, nanoseconds of `CLOCK_MONOTONIC`; 0 for now.
     pub fn tell_at(&mut self, stamp: u64, what: Happening) {
+        if matches!(what, Happening::ForeignPortRequest { .. }) {
+            // It explains the connect() that may follow.
+            self.remember(stamp, &what, &Around::default());
+        }
         let bucket = if what.is_denial() {
             &mut self.denials
         } else {
@@ -73,6 +79,11 @@ impl Journal {
         if bucket.take(Instant::now()) {
             self.publish(stamp, what);
         }
+    }
+
+    /// Remembers a denial that happened at `stamp`.
+    pub fn remember(&mut self, stamp: u64, what: &Happening, around: &Around) {
+        self.memory.note(clock::wall_ms_at(stamp), what, around);
     }
 
     /// Tells how many denials were counted but not told: those the kernel side held back since
@@ -127,14 +138,7 @@ impl Journal {
             time: clock::wall_ms_at(stamp),
             what,
         };
-        if self.json {
-            match serde_json::to_string(&record) {
-                Ok(line) => self.output.line(line),
-                Err(error) => log::error!("event cannot be written as JSON: {error}"),
-            }
-        } else {
-            self.output.line(record.what.to_string());
-        }
+        self.output.event(&record);
         if self.kept.len() == KEPT {
             self.kept.pop_front();
         }

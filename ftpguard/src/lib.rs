@@ -7,9 +7,10 @@
 //! - [`network`]: interfaces and addresses, and word of their changes.
 //! - [`adopt`]: sessions and listeners that were open before the guard.
 //! - [`watcher`]: control bytes in, what they mean out.
-//! - [`events`], [`journal`], [`output`]: what happened, and where it is told.
+//! - [`events`], [`journal`], [`output`], [`logging`]: what happened, and where it is told.
 //! - [`metrics`]: a running guard's counters, for Prometheus.
 //! - [`state`]: what the daemon remembers.
+//! - [`why`]: why something was refused, and what would have allowed it.
 //! - [`control_socket`], [`status`], [`client`]: questions to a running guard.
 
 pub mod adopt;
@@ -22,6 +23,7 @@ pub mod events;
 pub mod guard;
 pub mod journal;
 pub mod kernel;
+pub mod logging;
 pub mod metrics;
 pub mod network;
 pub mod output;
@@ -30,6 +32,10 @@ pub mod state;
 pub mod status;
 pub mod values;
 pub mod watcher;
+pub mod why;
+
+#[cfg(test)]
+mod packaging;
 
 use std::ffi::OsString;
 
@@ -59,12 +65,12 @@ where
             return Exit::Usage;
         }
     };
-    start_log();
+    logging::start();
     match carry_out(cli) {
         Ok(()) => Exit::Done,
         Err(error) => {
             log::debug!("{error:?}");
-            eprintln!("ftpguard: {}", one_line(&error));
+            logging::fatal(&one_line(&error));
             exit_of(&error)
         }
     }
@@ -83,17 +89,13 @@ fn carry_out(cli: Cli) -> Result<()> {
         Command::Run(run) => guard::run(&run),
         Command::Check(check) => config::say(&check),
         Command::Status(ask) => client::status(&ask),
+        Command::Reload(ask) => client::reload(&ask),
+        Command::Why(why) => client::why(&why),
+        Command::Mode(mode) => client::mode(&mode),
         Command::Sessions(ask) => client::sessions(&ask),
         Command::Pinholes(ask) => client::pinholes(&ask),
         Command::Events(events) => client::events(&events),
     }
-}
-
-/// Logs go to standard error; `RUST_LOG` chooses what.
-fn start_log() {
-    let choice = env_logger::Env::default().default_filter_or("info");
-    // Fails where a test has set a logger already.
-    let _ = env_logger::Builder::from_env(choice).try_init();
 }
 
 /// The most characters of an error line; a verifier's log can be a million.

@@ -1,11 +1,19 @@
 //! Standard output, written by a thread of its own: a reader that stalls must not stall the
-//! guard. What does not fit into the queue is dropped and counted.
+//! guard. What does not fit into the queue is dropped and counted. Where the service manager has
+//! connected standard output to the journal, events are sent there with their fields.
 
 use std::{
     io::{self, Write as _},
     sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel},
     thread,
     time::Duration,
+};
+
+use systemd_journal_logger::JournalLog;
+
+use crate::{
+    events::Record,
+    logging::{journal, send_event, send_line},
 };
 
 /// How many lines may wait for a reader of standard output.
@@ -16,29 +24,66 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// The queue to standard output.
 pub struct Output {
-    lines: SyncSender<String>,
+    lines: SyncSender<Line>,
     done: Receiver<()>,
     dropped: u64,
+    json: bool,
+    to_journal: bool,
+}
+
+/// What is written.
+enum Line {
+    /// As it is.
+    Text(String),
+    /// With its fields, to the journal.
+    Event(Box<Record>),
 }
 
 impl Output {
-    /// Starts the writing thread.
-    pub fn start() -> io::Result<Self> {
+    /// Starts the writing thread. Events are written as JSON or for people; to the journal they
+    /// go with their fields, whatever `json` says.
+    pub fn start(json: bool) -> io::Result<Self> {
+        let journal = journal(io::stdout());
+        let to_journal = journal.is_some();
         let (lines, queue) = sync_channel(QUEUE);
         let (told, done) = channel();
         thread::Builder::new()
             .name("output".to_owned())
             .stack_size(64 * 1024)
-            .spawn(move || write_lines(&queue, &told))?;
+            .spawn(move || write_lines(&queue, journal.as_ref(), &told))?;
         Ok(Self {
             lines,
             done,
             dropped: 0,
+            json,
+            to_journal,
         })
     }
 
-    /// Queues one line.
+    /// Queues one line that is no event.
     pub fn line(&mut self, line: String) {
+        self.queue(Line::Text(line));
+    }
+
+    /// Queues one event.
+    pub fn event(&mut self, record: &Record) {
+        let line = if self.to_journal {
+            Line::Event(Box::new(record.clone()))
+        } else if self.json {
+            match serde_json::to_string(record) {
+                Ok(line) => Line::Text(line),
+                Err(error) => {
+                    log::error!("event cannot be written as JSON: {error}");
+                    return;
+                }
+            }
+        } else {
+            Line::Text(record.what.to_string())
+        };
+        self.queue(line);
+    }
+
+    fn queue(&mut self, line: Line) {
         match self.lines.try_send(line) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.dropped += 1,
@@ -59,12 +104,16 @@ impl Output {
     }
 }
 
-fn write_lines(queue: &Receiver<String>, told: &Sender<()>) {
+fn write_lines(queue: &Receiver<Line>, journal: Option<&JournalLog>, told: &Sender<()>) {
     let stdout = io::stdout();
-    while let Ok(mut line) = queue.recv() {
-        line.push('\n');
+    while let Ok(line) = queue.recv() {
         // A reader that has gone away is no reason to stop guarding.
-        let _ = stdout.lock().write_all(line.as_bytes());
+        let _ = match (line, journal) {
+            (Line::Event(record), Some(journal)) => send_event(journal, &record),
+            (Line::Text(line), Some(journal)) => send_line(journal, &line),
+            (Line::Event(record), None) => writeln!(stdout.lock(), "{}", record.what),
+            (Line::Text(line), None) => writeln!(stdout.lock(), "{line}"),
+        };
     }
     let _ = stdout.lock().flush();
     let _ = told.send(());

@@ -106,6 +106,7 @@ fn check_kernel() -> Result<String> {
 
 /// Capability numbers of `linux/capability.h`.
 mod capability {
+    pub(super) const DAC_READ_SEARCH: (u8, &str) = (2, "CAP_DAC_READ_SEARCH");
     pub(super) const NET_ADMIN: (u8, &str) = (12, "CAP_NET_ADMIN");
     pub(super) const SYS_PTRACE: (u8, &str) = (19, "CAP_SYS_PTRACE");
     pub(super) const SYS_ADMIN: (u8, &str) = (21, "CAP_SYS_ADMIN");
@@ -124,10 +125,13 @@ fn check_capabilities() -> Result<()> {
         "not enough permission: {} missing; run as root (sudo) or grant them",
         missing.join(", ")
     );
-    if !has(effective, capability::SYS_PTRACE) {
-        log::warn!(
-            "without CAP_SYS_PTRACE, FTP sessions of other users that are open already cannot be adopted"
-        );
+    for capability in [capability::SYS_PTRACE, capability::DAC_READ_SEARCH] {
+        if !has(effective, capability) {
+            log::warn!(
+                "without {}, FTP sessions of other users that are open already cannot be adopted",
+                capability.1
+            );
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod render;
 
 use ftpguard_common::verdict::{Incident, Reason, Verdict};
+pub(crate) use render::duration;
 pub use render::{render_pinholes, render_sessions};
 use serde::{Deserialize, Serialize};
 
@@ -164,7 +165,7 @@ pub fn incidents(counters: &CpuCounters) -> Vec<Count> {
         .collect()
 }
 
-const fn verdict_label(verdict: Verdict) -> &'static str {
+pub(crate) const fn verdict_label(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "pass",
         Verdict::Deny => "deny",

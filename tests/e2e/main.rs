@@ -19,6 +19,8 @@ mod narrowing;
 mod neighbours;
 mod passive;
 mod refusals;
+mod service;
+mod settings;
 mod stage;
 mod text;
 mod zoo;

@@ -80,10 +80,15 @@ pub fn mount() -> Result<PathBuf> {
     bail!("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup")
 }
 
-/// Kills the processes of a control group that was made here, and removes it.
+/// Kills the processes of a control group that was made here, and removes it with those below.
 pub fn remove(path: &Path) {
     // New ones may be forked while the old ones are killed, and the kernel needs a moment.
     for _ in 0..200 {
+        for child in fs::read_dir(path).into_iter().flatten().flatten() {
+            if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+                remove(&child.path());
+            }
+        }
         for process in processes(path) {
             let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
         }

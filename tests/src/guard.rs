@@ -14,7 +14,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use ftpguard_common::verdict::Reason;
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 use crate::{
@@ -36,14 +39,14 @@ const SHORT: Duration = Duration::from_secs(20);
 pub struct Options {
     /// The binary; by default [`binary`].
     pub binary: PathBuf,
-    /// `--iface`, none for all but `lo`.
-    pub interfaces: Vec<String>,
     /// `--mode`
     pub mode: &'static str,
     /// `--tracking`
     pub tracking: &'static str,
     /// `--xdp-mode`
     pub xdp_mode: &'static str,
+    /// `--iface`, one for each; none for all but `lo`.
+    pub interfaces: Vec<String>,
     /// `--bounce-shield`
     pub bounce_shield: bool,
     /// `--control-port`
@@ -58,10 +61,10 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             binary: binary(),
-            interfaces: vec![INTERFACE.to_owned()],
             mode: "enforce",
             tracking: "socket",
             xdp_mode: "auto",
+            interfaces: vec![INTERFACE.to_owned()],
             bounce_shield: false,
             control_port: CONTROL_PORT,
             passive_ports: Some(50_000..=50_031),
@@ -130,6 +133,44 @@ impl Guard {
             ready,
             started_in: begun.elapsed(),
         })
+    }
+
+    /// Starts the guard as [`Guard::start`] does, with this file and nothing over it but where it
+    /// works.
+    pub fn start_with_file(sandbox: &Sandbox, file: &Path) -> Result<Self> {
+        let begun = Instant::now();
+        let runtime = folder(sandbox, "guard")?;
+        let mut command = Command::new(binary());
+        command.args(["run", "--json", "--iface", INTERFACE, "--config"]);
+        command.arg(file);
+        command.arg("--cgroup").arg(sandbox.ftpd_cgroup().path());
+        command.arg("--runtime-dir").arg(&runtime);
+        let mut process = sandbox.server().spawn(&mut command)?;
+        let ready =
+            process.wait_for_line("ready line", READY, |line| line.starts_with("ready:"))?;
+        Ok(Self {
+            process,
+            binary: binary(),
+            runtime,
+            ready,
+            started_in: begun.elapsed(),
+        })
+    }
+
+    /// Asks it with a command of `ftpguard`, such as `["mode", "enforce"]`.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Finished> {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(arguments)
+            .arg("--runtime-dir")
+            .arg(&self.runtime);
+        Process::spawn(&mut command)?.wait(SHORT)
+    }
+
+    /// Sends it a signal that does not end it.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let id = i32::try_from(self.id()).context("process id")?;
+        kill(Pid::from_raw(id), signal).context("sending a signal")
     }
 
     /// Runs `ftpguard` on the sandbox's server with arguments that make it end by itself.

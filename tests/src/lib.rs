@@ -20,6 +20,7 @@ pub mod namespace;
 pub mod process;
 pub mod sandbox;
 pub mod scenario;
+pub mod service_manager;
 pub mod target;
 pub mod tls;
 pub mod tool;

@@ -180,6 +180,27 @@ impl Dialogue {
         self.queue.holds_data_command()
     }
 
+    /// Whether the client, if it went on with these bytes, would ask for no active data
+    /// connection. It errs on the side of caution: it looks for the commands' names anywhere, and
+    /// believes nothing that is not whole lines of plain text.
+    pub fn asks_nothing(&self, mut bytes: impl Iterator<Item = u8>) -> bool {
+        if self.commands.is_within_line() {
+            return bytes.next().is_none();
+        }
+        let mut last = b'\n';
+        let mut word = [0; 4];
+        for byte in bytes {
+            last = byte;
+            word.rotate_left(1);
+            let [.., end] = &mut word;
+            *end = byte.to_ascii_uppercase();
+            if !byte.is_ascii() || byte == 0 || matches!(&word, b"PORT" | b"EPRT" | b"LPRT") {
+                return false;
+            }
+        }
+        last == b'\n'
+    }
+
     fn feed_commands(&mut self, mut bytes: &[u8], events: Events<'_>) {
         while !self.is_opaque() {
             let command = self.commands.next(&mut bytes, Command::parse);

@@ -150,6 +150,13 @@ impl fmt::Display for Happening {
                 }
                 f.write_str(": attaching again")
             }
+            Self::ConfigurationReloaded { changed } if changed.is_empty() => {
+                f.write_str("configuration read again: nothing has changed")
+            }
+            Self::ConfigurationReloaded { changed } => {
+                write!(f, "configuration read again: {changed}")
+            }
+            Self::ModeSwitched { mode } => write!(f, "mode switched to {mode}"),
             Self::DenialsNotTold { count } => {
                 write!(f, "{count} more denials, not told one by one")
             }

@@ -149,7 +149,7 @@ pub(crate) fn listen(maps: &mut Maps, endpoint: Endpoint, control_port: u16, adm
     } else {
         port_word::ONE_GUARDED
     };
-    maps.add_port_role(endpoint.port.number(), hint).unwrap();
+    maps.add_listener_hint(endpoint.port.number(), hint);
 }
 
 pub(crate) fn address(text: &str) -> Address {

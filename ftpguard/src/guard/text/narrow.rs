@@ -49,9 +49,8 @@ impl Guard {
     pub(super) fn keep_narrow(&mut self) -> Result<(), KernelError> {
         let mut news = Vec::new();
         for (key, advice) in &mut self.text.narrowed {
-            if let Some(read) = self.watcher.client_sequence(key)
-                && read != advice.client_sequence
-            {
+            let read = self.watcher.client_sequence(key).unwrap_or_default();
+            if read != advice.client_sequence {
                 advice.client_sequence = read;
                 news.push((*key, *advice));
             }

@@ -1,0 +1,177 @@
+//! Where log lines go: to the journal with fields where the service manager has connected this
+//! process to it, else to standard error.
+//!
+//! The service manager names the connection in `JOURNAL_STREAM` (`systemd.exec(5)`). Lines that
+//! merely go there arrive without fields; so they are sent to the journal's own socket.
+
+use std::{env, io, os::fd::AsFd};
+
+use env_filter::FilteredLog;
+use log::{Level, LevelFilter, Record as LogRecord};
+use nix::sys::stat::fstat;
+use serde_json::Value;
+use systemd_journal_logger::JournalLog;
+
+use crate::events::{Happening, Record};
+
+/// The name under which the journal files everything.
+const IDENTIFIER: &str = "ftpguard";
+/// Which lines are logged unless `RUST_LOG` says otherwise.
+const DEFAULT: &str = "info";
+
+/// Starts logging; `RUST_LOG` chooses what.
+pub fn start() {
+    if let Some(journal) = journal(io::stderr()) {
+        let choice = env::var("RUST_LOG").unwrap_or_else(|_| DEFAULT.to_owned());
+        let filter = env_filter::Builder::new().parse(&choice).build();
+        let most = filter.filter();
+        let log = FilteredLog::new(journal, filter);
+        if log::set_boxed_logger(Box::new(log)).is_ok() {
+            log::set_max_level(most);
+        }
+        return;
+    }
+    let choice = env_logger::Env::default().default_filter_or(DEFAULT);
+    // Fails where a test has set a logger already.
+    let _ = env_logger::Builder::from_env(choice).try_init();
+}
+
+/// Tells why the command failed: the last line of standard error, or an error in the journal.
+pub fn fatal(line: &str) {
+    if journal(io::stderr()).is_some() && log::max_level() >= LevelFilter::Error {
+        log::error!("{line}");
+    } else {
+        eprintln!("ftpguard: {line}");
+    }
+}
+
+/// The journal, where this output is connected to it and it answers.
+#[must_use]
+pub fn journal(output: impl AsFd) -> Option<JournalLog> {
+    let stream = env::var("JOURNAL_STREAM").ok()?;
+    if !leads_to(output, &stream) {
+        return None;
+    }
+    let journal = JournalLog::empty().ok()?;
+    Some(journal.with_syslog_identifier(IDENTIFIER.to_owned()))
+}
+
+/// Whether this output is the one that `JOURNAL_STREAM` names by device and inode.
+fn leads_to(output: impl AsFd, stream: &str) -> bool {
+    fstat(output).is_ok_and(|stat| format!("{}:{}", stat.st_dev, stat.st_ino) == stream)
+}
+
+/// Sends an event to the journal: its line for people as the message, and each field of its JSON
+/// as `FTPGUARD_` and the field's name.
+pub fn send_event(journal: &JournalLog, record: &Record) -> io::Result<()> {
+    let fields = fields(record);
+    journal.journal_send(
+        &LogRecord::builder()
+            .level(level(&record.what))
+            .target("ftpguard::events")
+            .args(format_args!("{}", record.what))
+            .key_values(&fields.as_slice())
+            .build(),
+    )
+}
+
+/// Sends a line that is no event.
+pub fn send_line(journal: &JournalLog, line: &str) -> io::Result<()> {
+    journal.journal_send(
+        &LogRecord::builder()
+            .level(Level::Info)
+            .target("ftpguard")
+            .args(format_args!("{line}"))
+            .build(),
+    )
+}
+
+/// What was refused or lost is a warning; the course of a session is information. (The journal's
+/// `info` is the log crate's `Debug`.)
+fn level(what: &Happening) -> Level {
+    let lost = matches!(
+        what,
+        Happening::DenialsNotTold { .. } | Happening::EventsLost { .. }
+    );
+    if what.is_denial() || lost {
+        Level::Warn
+    } else {
+        Level::Debug
+    }
+}
+
+fn fields(record: &Record) -> Vec<(String, String)> {
+    let Ok(Value::Object(object)) = serde_json::to_value(record) else {
+        return Vec::new();
+    };
+    object
+        .into_iter()
+        .map(|(name, value)| {
+            let value = match value {
+                Value::String(text) => text,
+                Value::Array(items) => items
+                    .iter()
+                    .map(|item| {
+                        item.as_str()
+                            .map_or_else(|| item.to_string(), str::to_owned)
+                    })
+                    .collect::<Vec<_>>()
+                    .join(" "),
+                other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) => {
+                    other.to_string()
+                }
+            };
+            (format!("FTPGUARD_{}", name.to_uppercase()), value)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, os::unix::fs::MetadataExt as _};
+
+    use super::*;
+    use crate::events::Way;
+
+    #[test]
+    fn an_events_json_becomes_fields() {
+        let record = Record {
+            time: 5,
+            what: Happening::SynDenied {
+                way: Way {
+                    client: [10, 0, 0, 3].into(),
+                    server: [10, 0, 0, 1].into(),
+                    port: 50_000,
+                },
+                client_port: 4711,
+                reason: "no-pinhole".into(),
+                mode: "enforce".into(),
+                open_for: vec![[10, 0, 0, 2].into(), [10, 0, 0, 4].into()],
+            },
+        };
+        let fields = fields(&record);
+        for (name, value) in [
+            ("FTPGUARD_EVENT", "syn-denied"),
+            ("FTPGUARD_CLIENT", "10.0.0.3"),
+            ("FTPGUARD_PORT", "50000"),
+            ("FTPGUARD_REASON", "no-pinhole"),
+            ("FTPGUARD_OPEN_FOR", "10.0.0.2 10.0.0.4"),
+        ] {
+            let pair = (name.to_owned(), value.to_owned());
+            assert!(fields.contains(&pair), "{name}={value} in {fields:?}");
+        }
+        assert_eq!(level(&record.what), Level::Warn);
+        assert_eq!(level(&Happening::EventsLost { count: 1 }), Level::Warn);
+    }
+
+    #[test]
+    fn only_the_named_stream_is_the_journals() {
+        let file = File::open("/dev/null").expect("a file");
+        let data = file.metadata().expect("metadata");
+        let stream = format!("{}:{}", data.dev(), data.ino());
+        assert!(leads_to(&file, &stream));
+        for other in ["", ":", "1:2", "x", &stream[1..]] {
+            assert!(!leads_to(&file, other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Tests of what is shipped beside the binary: the unit, and the pages of the documentation.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::cli;
+
+/// The top of the workspace.
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn unit() -> String {
+    read(&top().join("packaging/ftpguard.service"))
+}
+
+/// Every page of documentation.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = Vec::new();
+    for folder in ["", "docs", "packaging"] {
+        for entry in fs::read_dir(top().join(folder)).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages.sort();
+    assert!(pages.len() > 8, "{pages:?}");
+    pages
+}
+
+#[test]
+fn the_units_commands_are_understood() {
+    let unit = unit();
+    let mut commands = 0;
+    for line in unit.lines() {
+        let Some((setting, command)) = line.split_once('=') else {
+            continue;
+        };
+        if !setting.starts_with("Exec") {
+            continue;
+        }
+        commands += 1;
+        let words: Vec<&str> = command.split_whitespace().collect();
+        assert_eq!(words[0], "/usr/bin/ftpguard", "{line}");
+        cli::parse(words).unwrap_or_else(|error| panic!("{line}: {error:?}"));
+    }
+    assert!(commands > 0, "{unit}");
+}
+
+#[test]
+fn every_capability_of_the_unit_is_explained() {
+    let unit = unit();
+    let bounded = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
+        .expect("a bounding set");
+    let page = read(&top().join("docs/capabilities.md"));
+    for capability in bounded.split_whitespace() {
+        let row = format!("\n| `{capability}` | ");
+        assert!(page.contains(&row), "{capability} has no row");
+    }
+}
+
+/// The targets of a page's links: `](target)`.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices("](").filter_map(|(place, _)| {
+        let rest = &text[place + 2..];
+        rest.find(')').map(|end| &rest[..end])
+    })
+}
+
+/// The anchors of a page: its headings as GitHub writes them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    text.lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| {
+            line.trim_start_matches('#')
+                .trim()
+                .to_lowercase()
+                .chars()
+                .filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter))
+                .map(|letter| if letter == ' ' { '-' } else { letter })
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn every_link_of_the_documentation_leads_somewhere() {
+    let mut seen = 0;
+    for page in pages() {
+        let text = read(&page);
+        for link in links(&text) {
+            if link.starts_with("https://") || link.starts_with("http://") {
+                continue;
+            }
+            seen += 1;
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() {
+                page.clone()
+            } else {
+                page.parent().expect("a folder").join(file)
+            };
+            let shown = page.display();
+            assert!(target.exists(), "{shown}: nothing at {link}");
+            if !anchor.is_empty() {
+                let there = anchors(&read(&target));
+                assert!(there.contains(anchor), "{shown}: {link}, but {there:?}");
+            }
+        }
+    }
+    assert!(seen > 15, "{seen} links");
+}
+
+/// No page is an orphan: the README or another page leads to it.
+#[test]
+fn every_page_is_linked() {
+    let pages = pages();
+    let linked: BTreeSet<PathBuf> = pages
+        .iter()
+        .flat_map(|page| {
+            let folder = page.parent().expect("a folder").to_owned();
+            links(&read(page))
+                .map(|link| folder.join(link.split('#').next().unwrap_or(link)))
+                .filter_map(|path| path.canonicalize().ok())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    for page in pages {
+        let path = page.canonicalize().expect("a page");
+        let is_readme = path.file_name().is_some_and(|name| name == "README.md");
+        assert!(is_readme || linked.contains(&path), "{}", page.display());
+    }
+}

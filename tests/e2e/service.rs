@@ -1,0 +1,282 @@
+//! The unit of the packages, under a real systemd, and its capabilities.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use ftpguard_tests::{
+    Family, FtpClient, Guard, Sandbox,
+    attack::{self, Answer},
+    client::Commands,
+    ftpd::{Kind, Settings},
+    guard::{self, Options, binary},
+    process,
+    scenario::{Scene, Stage},
+    service_manager::ServiceManager,
+};
+use serde_json::Value;
+
+use crate::help::{off_then_on, stage};
+
+const UNIT: &str = include_str!("../../packaging/ftpguard.service");
+const NAME: &str = "ftpguard.service";
+
+/// The folder with what the packages install.
+fn packaging() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging")
+}
+
+/// The values of a setting of the unit.
+fn setting(name: &str) -> Vec<&'static str> {
+    UNIT.lines()
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        .flat_map(str::split_whitespace)
+        .collect()
+}
+
+/// The unit's command in the sandbox, with these options and this section of its own.
+fn drop_in(options: &str, service: &str) -> String {
+    let command = setting("ExecStart")
+        .join(" ")
+        .replace("/usr/bin/", "/mnt/")
+        .replace("/etc/ftpguard/", "/mnt/");
+    format!("[Service]\nExecStart=\nExecStart={command} --iface eth0 {options}\n{service}\n")
+}
+
+fn boot(sandbox: &Sandbox, drop_in: &str) -> ServiceManager {
+    ServiceManager::boot(
+        sandbox,
+        &[(NAME, UNIT), ("ftpguard.service.d/sandbox.conf", drop_in)],
+        &[
+            ("ftpguard", &binary()),
+            ("ftpguard.toml", &packaging().join("ftpguard.toml")),
+        ],
+        NAME,
+    )
+    .expect("systemd")
+}
+
+/// The mask of capabilities that the unit leaves.
+fn capabilities() -> u64 {
+    setting("CapabilityBoundingSet")
+        .iter()
+        .map(|name| match *name {
+            "CAP_DAC_READ_SEARCH" => 1 << 2,
+            "CAP_NET_ADMIN" => 1 << 12,
+            "CAP_SYS_PTRACE" => 1 << 19,
+            "CAP_PERFMON" => 1 << 38,
+            "CAP_BPF" => 1 << 39,
+            other => panic!("{other} is new: what is its number?"),
+        })
+        .sum()
+}
+
+/// As shipped but for the mode, the interface and the range: it becomes ready inside all of its
+/// restrictions, closes the range (rule I1), and its events are in the journal with fields.
+#[test]
+fn the_unit_guards_under_systemd() {
+    let sandbox = Sandbox::new().expect("sandbox");
+    let options = "--mode enforce --passive-ports 50000-50031";
+    let manager = boot(&sandbox, &drop_in(options, ""));
+    let id = manager.wait_until_active(NAME).expect("the guard is ready");
+
+    let status = manager
+        .run(&["cat", &format!("/proc/{id}/status")])
+        .expect("its status")
+        .stdout;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name} in {status}"))
+            .trim()
+    };
+    for set in ["CapBnd:", "CapPrm:", "CapEff:"] {
+        let mask = u64::from_str_radix(field(set), 16).expect("a mask");
+        assert_eq!(mask, capabilities(), "{set} {mask:x}");
+    }
+    assert_eq!(field("CapInh:").trim_start_matches('0'), "");
+    assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), ("1", "2"));
+
+    let target = sandbox.server().socket(Family::V4, 50_005);
+    let answer = attack::knock(sandbox.thief(), target).expect("a knock");
+    assert!(matches!(answer, Answer::Silent), "{answer:?}");
+
+    let thief = sandbox.thief().address(Family::V4).to_string();
+    let entry = manager
+        .wait_for("entry in the journal", || {
+            let told = manager
+                .run(&[
+                    "journalctl",
+                    "--output=json",
+                    "--unit",
+                    NAME,
+                    "FTPGUARD_EVENT=syn-denied",
+                    "FTPGUARD_REASON=closed-port",
+                    &format!("FTPGUARD_CLIENT={thief}"),
+                ])
+                .ok()?
+                .stdout;
+            serde_json::from_str::<Value>(told.lines().next()?).ok()
+        })
+        .expect("the denial is in the journal");
+    for (name, value) in [
+        ("PRIORITY", "4"),
+        ("SYSLOG_IDENTIFIER", "ftpguard"),
+        ("FTPGUARD_PORT", "50005"),
+        ("FTPGUARD_MODE", "enforce"),
+    ] {
+        assert_eq!(entry[name], value, "{name} in {entry:#}");
+    }
+    let message = entry["MESSAGE"].as_str().expect("a message");
+    assert!(message.contains(&thief), "{message}");
+
+    let status = manager.run(&["/mnt/ftpguard", "status"]).expect("status");
+    assert!(status.stdout.contains("closed-port"), "{status:?}");
+
+    let stopped = manager.run(&["systemctl", "stop", NAME]).expect("stop");
+    assert!(stopped.status.success(), "{stopped:?}");
+    assert_eq!(manager.property(NAME, "Result").expect("result"), "success");
+    assert!(!manager.log().contains("SIGSYS"), "{}", manager.log());
+}
+
+/// A guard that hangs is started again, and one that works is not.
+#[test]
+fn the_watchdog_starts_a_guard_that_hangs_again() {
+    let sandbox = Sandbox::new().expect("sandbox");
+    let manager = boot(&sandbox, &drop_in("", "WatchdogSec=3\nRestartSec=100ms"));
+    let first = manager.wait_until_active(NAME).expect("the guard is ready");
+    thread::sleep(Duration::from_secs(7));
+    let restarts = || manager.property(NAME, "NRestarts").expect("restarts");
+    assert_eq!(restarts(), "0", "{}", manager.log());
+
+    let stopped = manager.run(&["kill", "-STOP", &first]).expect("kill");
+    assert!(stopped.status.success(), "{stopped:?}");
+    let second = manager
+        .wait_for("second guard", || {
+            (restarts() == "1").then(|| manager.wait_until_active(NAME).ok())?
+        })
+        .expect("it is started again");
+    assert_ne!(first, second);
+}
+
+/// The score counts what a taken-over guard could still do, from 0 (nothing) to 10.
+#[test]
+fn the_units_exposure_is_small() {
+    let unit = packaging().join(NAME);
+    let mut command = Command::new("systemd-analyze");
+    command.args(["security", "--offline=true", "--no-pager", "--threshold=25"]);
+    let finished = process::run(command.arg(&unit), Duration::from_secs(30)).expect("2.5 or less");
+    assert!(finished.stdout.contains("exposure level"), "{finished:?}");
+}
+
+/// A program that runs ftpguard with these capabilities and no others.
+fn with_capabilities(sandbox: &Sandbox, capabilities: &[&str]) -> PathBuf {
+    let mut set = "-all".to_owned();
+    for name in capabilities {
+        let name = name.trim_start_matches("CAP_").to_lowercase();
+        let _ = write!(set, ",+{name}");
+    }
+    let folder = guard::folder(sandbox, "bounded").expect("a folder");
+    let path = folder.join("ftpguard");
+    let script = format!(
+        "#!/bin/sh\nexec setpriv --bounding-set={set} --inh-caps=-all --no-new-privs {} \"$@\"\n",
+        binary().display()
+    );
+    fs::write(&path, script).expect("the script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
+    path
+}
+
+fn bounded(stage: &Stage, capabilities: &[&str]) -> Options {
+    Options {
+        binary: with_capabilities(&stage.sandbox, capabilities),
+        ..Options::default()
+    }
+}
+
+/// The unit's capabilities are enough for every scene, every way in and both families.
+#[test]
+fn the_units_capabilities_are_enough() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let all = setting("CapabilityBoundingSet");
+    for scene in [Scene::ThiefFirst, Scene::Scan, Scene::BounceToThirdHost] {
+        drop(off_then_on(&stage, scene, &bounded(&stage, &all)));
+    }
+    for xdp_mode in ["native", "generic", "tc"] {
+        let options = Options {
+            xdp_mode,
+            ..bounded(&stage, &all)
+        };
+        drop(off_then_on(&stage, Scene::ThiefFirst, &options));
+    }
+}
+
+/// An ftpd that has never been root: who may look at its open files?
+const UNPRIVILEGED: &str = "
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.handlers import FTPHandler
+from pyftpdlib.servers import FTPServer
+FTPHandler.authorizer = DummyAuthorizer()
+FTPHandler.authorizer.add_anonymous('/')
+server = FTPServer(('0.0.0.0', 2121), FTPHandler)
+print('listening', flush=True)
+server.serve_forever()
+";
+
+/// Starts a guard with these capabilities while another user's session has a port announced, and
+/// says how many pinholes it adopts (rule K10), with its log.
+fn late_start(capabilities: &[&str]) -> (Option<u64>, String) {
+    let sandbox = Sandbox::new().expect("sandbox");
+    let mut ftpd = sandbox.ftpd_cgroup().command("setpriv");
+    ftpd.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]);
+    ftpd.args(["/usr/bin/python3", "-c", UNPRIVILEGED]);
+    let mut ftpd = sandbox.server().spawn(&mut ftpd).expect("the ftpd");
+    ftpd.wait_for_line("start", Duration::from_secs(10), |line| line == "listening")
+        .expect("the ftpd listens");
+    let options = Options {
+        binary: with_capabilities(&sandbox, capabilities),
+        control_port: 2121,
+        ..Options::default()
+    };
+    sandbox
+        .client()
+        .enter(|| {
+            let server = sandbox.server().socket(Family::V4, 2121);
+            let mut ftp = FtpClient::login(server).expect("login");
+            ftp.passive(Commands::Classic).expect("a port");
+            let guard = Guard::start(&sandbox, &options).expect("ftpguard becomes ready");
+            let status = guard.status().expect("status");
+            (status["pinholes"].as_u64(), guard.log())
+        })
+        .expect("the client's namespace")
+}
+
+/// Each of them is needed: what fails without it.
+#[test]
+fn every_capability_of_the_unit_is_needed() {
+    let all = setting("CapabilityBoundingSet");
+    let without = |name: &str| -> Vec<&str> {
+        assert!(all.contains(&name), "{name} is not in the unit");
+        all.iter().copied().filter(|other| *other != name).collect()
+    };
+    let (adopted, log) = late_start(&all);
+    assert_eq!(adopted, Some(1), "{log}");
+    for name in ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"] {
+        let (adopted, log) = late_start(&without(name));
+        assert_eq!(adopted, Some(0), "without {name}\n{log}");
+        assert!(log.contains(name), "{log}");
+    }
+    let stage = stage(Settings::of(Kind::Vsftpd));
+    let needed = ["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"];
+    for name in needed {
+        let options = bounded(&stage, &without(name));
+        let error = Guard::start(&stage.sandbox, &options).expect_err("refused");
+        assert!(format!("{error:#}").contains(name), "{error:#}");
+    }
+    assert_eq!(all.len(), needed.len() + 2, "{all:?}");
+}
