@@ -10,7 +10,7 @@
 //! - [`events`], [`journal`], [`output`], [`logging`]: what happened, and where it is told.
 //! - [`metrics`]: a running guard's counters, for Prometheus.
 //! - [`state`]: what the daemon remembers.
-//! - [`control_socket`], [`status`], [`client`]: questions to a running guard.
+//! - [`control_socket`], [`status`], [`client`], [`mod@top`]: questions to a running guard.
 
 pub mod adopt;
 pub mod cli;
@@ -29,6 +29,7 @@ pub mod output;
 pub mod preflight;
 pub mod state;
 pub mod status;
+pub mod top;
 pub mod values;
 pub mod watcher;
 
@@ -90,6 +91,7 @@ fn carry_out(cli: Cli) -> Result<()> {
         Command::Sessions(ask) => client::sessions(&ask),
         Command::Pinholes(ask) => client::pinholes(&ask),
         Command::Events(events) => client::events(&events),
+        Command::Top(args) => top::top(&args),
     }
 }
 

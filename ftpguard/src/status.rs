@@ -3,6 +3,7 @@
 mod render;
 
 use ftpguard_common::verdict::{Incident, Reason, Verdict};
+pub(crate) use render::duration;
 pub use render::{render_pinholes, render_sessions};
 use serde::{Deserialize, Serialize};
 

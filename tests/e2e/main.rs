@@ -20,6 +20,7 @@ mod refusals;
 mod service;
 mod stage;
 mod text;
+mod top;
 mod zoo;
 mod zoo_clients;
 mod zoo_lifecycle;

@@ -22,6 +22,7 @@ pub mod sandbox;
 pub mod scenario;
 pub mod service_manager;
 pub mod target;
+pub mod terminal;
 pub mod tls;
 pub mod tool;
 pub mod vm;

@@ -200,7 +200,7 @@ fn list<T: ToString>(items: &[T]) -> String {
 }
 
 /// A number of seconds in its two largest units.
-fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
     const DAY: u64 = 24 * HOUR;
