@@ -36,7 +36,8 @@ fn main() -> Result<()> {
 fn write_page(folder: &Path, name: &str, command: Command) -> Result<()> {
     let path = folder.join(format!("{name}.8"));
     let command = command
-        .name(name.to_owned())
+        .display_name(name.to_owned())
+        .bin_name(name.replacen('-', " ", 1))
         .version(env!("CARGO_PKG_VERSION"));
     let mut file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
     Man::new(command)

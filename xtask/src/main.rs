@@ -3,6 +3,7 @@
 
 mod build;
 mod check;
+mod dist;
 mod exec;
 mod ftpds;
 mod kernels;
@@ -37,6 +38,8 @@ enum Task {
     Run(run::Arguments),
     /// Measure data connections with the guard off, with socket tracking and with text tracking
     Measure(measure::Arguments),
+    /// Make the packages: a tarball, a .deb and an .rpm; install, upgrade and purge the .deb
+    Dist(dist::Arguments),
     /// Boot every supported kernel in QEMU, and run the tests there
     Kernels(kernels::Arguments),
     /// The part of `run` that needs root
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::test(&arguments),
         Task::Run(arguments) => run::run(&arguments),
         Task::Measure(arguments) => measure::measure(&arguments),
+        Task::Dist(arguments) => dist::dist(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Kernels(arguments) => kernels::kernels(&arguments),
         Task::Demo(arguments) => run::demo(&arguments),
     };
