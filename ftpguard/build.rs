@@ -1,19 +1,14 @@
-//! Builds the kernel side with aya-build; `kernel.rs` embeds the object.
+//! Builds the kernel side with aya-build; `kernel` embeds the guard's object, the benchmark
+//! the other one.
 
 use anyhow::{Context as _, Result};
 
 fn main() -> Result<()> {
     let root_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../ftpguard-ebpf");
-    let features: &[&str] = if cfg!(feature = "bench") {
-        &["bench"]
-    } else {
-        &[]
-    };
     aya_build::build_ebpf(
         [aya_build::Package {
             name: "ftpguard-ebpf",
             root_dir,
-            features,
             ..Default::default()
         }],
         aya_build::Toolchain::default(),

@@ -17,6 +17,8 @@ pub const MAX_SESSIONS: u32 = 16_384;
 pub const MAX_PINHOLES: u32 = 16_384;
 /// How many listeners are known at once.
 pub const MAX_LISTENERS: u32 = 16_384;
+/// How many listeners are remembered whose endpoint another socket shares.
+pub const MAX_FORMER_LISTENERS: u32 = 1_024;
 /// How many processes of guarded ftpds are known at once.
 pub const MAX_PROCESSES: u32 = 32_768;
 /// How many threads of processes with several sessions are remembered.
@@ -84,6 +86,9 @@ pub struct Advice {
 pub mod advice_flags {
     /// The daemon does not want this session's bytes: they are encrypted or not trusted.
     pub const OPAQUE: u16 = 1;
+    /// The session's `EPSV ALL` was accepted: its ftpd opens no data connection (rule C5). What
+    /// the client sends is for the daemon at once, so that an end of it (`REIN`) is soon known.
+    pub const EPSV_ALL: u16 = 2;
 }
 
 /// One permission (rule K1): this client may reach this address and port now.

@@ -5,6 +5,7 @@
 //! - [`event`]: what the kernel side tells through the ring buffer.
 //! - [`verdict`]: what is decided about one SYN or one connect(), and why.
 //! - [`packet`]: the walk from an Ethernet frame to a TCP header.
+//! - [`yardstick`]: what the benchmark tells its source of SYNs; no part of the guard.
 //! - [`ftp`]: the FTP grammar and the state of one control connection.
 //!
 //! # Byte order
@@ -31,3 +32,4 @@ pub mod packet;
 #[cfg(feature = "user")]
 mod user;
 pub mod verdict;
+pub mod yardstick;

@@ -5,7 +5,9 @@ use crate::{
         Advice, Barred, Endpoint, Exception, KernelOffsets, Listener, Peer, Pinhole, PinholeKey,
         Policy, Process, Serving, Session, SessionKey,
     },
+    event::{EventBudget, Told},
     net::Address,
+    yardstick::Flood,
 };
 
 macro_rules! pod {
@@ -26,7 +28,9 @@ pod!(
     Advice,
     Barred,
     Endpoint,
+    EventBudget,
     Exception,
+    Flood,
     Listener,
     Peer,
     Pinhole,
@@ -37,4 +41,5 @@ pod!(
     Session,
     SessionKey,
     KernelOffsets,
+    Told,
 );

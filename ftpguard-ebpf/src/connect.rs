@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::bpf_sock_addr, helpers::bpf_get_current_pid_tgid, programs::SockAddrContext,
 };
 use ftpguard_common::{
-    abi::{Active, Process, SessionKey, process_flags},
+    abi::{Active, Advice, Process, SessionKey, advice_flags, process_flags},
     event::EventKind,
     net::{Address, Port},
     verdict::{Reason, Verdict},
@@ -93,13 +93,18 @@ fn to_client(session: &SessionKey, address: Address, port: Port) -> Reason {
     if address != session.client {
         return Reason::ConnectToStranger;
     }
+    // SAFETY: read at once; the daemon replaces the whole value.
+    let advice = unsafe { ADVICE.get(session) }.copied();
+    if advice.is_some_and(|advice| advice.flags & advice_flags::EPSV_ALL != 0) {
+        return Reason::ConnectAfterEpsvAll;
+    }
     if port == session.client_port {
         return Reason::ConnectToControlSource;
     }
     if port.is_low() {
         return Reason::ConnectToLowPort;
     }
-    if is_narrowed_away(session, port) {
+    if advice.is_some_and(|advice| is_narrowed_away(session, &advice, port)) {
         return Reason::ConnectToOtherPort;
     }
     Reason::ConnectToPeer
@@ -108,11 +113,7 @@ fn to_client(session: &SessionKey, address: Address, port: Port) -> Reason {
 /// Whether the client announced another port, and the daemon has read everything it sent
 /// (rule O10).
 #[inline(always)]
-fn is_narrowed_away(key: &SessionKey, port: Port) -> bool {
-    // SAFETY: read at once; the daemon replaces the whole value.
-    let Some(advice) = (unsafe { ADVICE.get(key) }) else {
-        return false;
-    };
+fn is_narrowed_away(key: &SessionKey, advice: &Advice, port: Port) -> bool {
     // SAFETY: one field is read once.
     let Some(session) = (unsafe { SESSIONS.get(key) }) else {
         return false;

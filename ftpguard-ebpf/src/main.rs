@@ -34,8 +34,7 @@
 )]
 
 mod access;
-#[cfg(feature = "bench")]
-mod bench;
+mod allowance;
 mod connect;
 mod egress;
 mod ingress;

@@ -7,11 +7,11 @@ use aya_ebpf::{
 use ftpguard_common::{
     abi::{
         Advice, Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener, MAX_ADDRESSES,
-        MAX_BARRED, MAX_EXCEPTIONS, MAX_GATES, MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES,
-        MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy, Process,
-        Serving, Session, SessionKey,
+        MAX_BARRED, MAX_EXCEPTIONS, MAX_FORMER_LISTENERS, MAX_GATES, MAX_LISTENERS, MAX_PEERS,
+        MAX_PINHOLES, MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy,
+        Process, Serving, Session, SessionKey,
     },
-    event::{ControlHeader, MAX_CAPTURE},
+    event::{ControlHeader, EventBudget, MAX_CAPTURE, SOURCES, Told},
     net::Address,
     verdict::COUNTER_COUNT,
 };
@@ -29,6 +29,13 @@ pub(crate) static PINHOLES: HashMap<PinholeKey, Pinhole> =
 #[map]
 pub(crate) static LISTENERS: HashMap<Endpoint, Listener> =
     HashMap::with_max_entries(MAX_LISTENERS, 0);
+
+/// What `LISTENERS` said of an endpoint before this socket, named as the kernel does, began to
+/// listen there too. Written and read by the socket observer only. Full: the oldest is forgotten,
+/// and an endpoint that several sockets share keeps the newest one's entry.
+#[map]
+pub(crate) static FORMER_LISTENERS: LruHashMap<u64, Listener> =
+    LruHashMap::with_max_entries(MAX_FORMER_LISTENERS, 0);
 
 /// Control connections. Written by the socket observer, by the daemon when it adopts or
 /// narrows. Full: the session is not tracked, counted as `session-table-full`.
@@ -62,10 +69,11 @@ pub(crate) static SERVING: LruHashMap<u32, Serving> = LruHashMap::with_max_entri
 #[map]
 pub(crate) static PEERS: HashMap<Peer, u32> = HashMap::with_max_entries(MAX_PEERS, 0);
 
-/// One word for each port (`abi::port_word`). The daemon writes roles before anything is
-/// attached, the socket observer counts listeners.
+/// One word for each port (`abi::port_word`). The daemon writes roles, the socket observer counts
+/// listeners, both by atomic instructions: the daemon maps it into its memory.
 #[map]
-pub(crate) static PORTS: Array<u64> = Array::with_max_entries(1 << 16, 0);
+pub(crate) static PORTS: Array<u64> =
+    Array::with_max_entries(1 << 16, aya_ebpf::bindings::BPF_F_MMAPABLE);
 
 /// This host's addresses. Written by the daemon. Full: unused ports at the others look closed
 /// instead of filtered.
@@ -100,10 +108,16 @@ pub(crate) static CGROUP: CgroupArray = CgroupArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
 
-/// How many denials this CPU may still report one by one. Written by the daemon, counted down
-/// here. At 0 denials are only counted, as `event-suppressed`.
+/// How many denials of each kind this CPU may still report one by one. Written by the daemon,
+/// counted down here. At 0 denials are only counted, as `event-suppressed`.
 #[map]
-pub(crate) static EVENT_BUDGET: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(1, 0);
+
+/// How many denials this CPU has reported of each source in this second, by kind of attack and a
+/// hash of the source. Written and read here only. Sources that share a place share an allowance
+/// until the next second.
+#[map]
+pub(crate) static TOLD: PerCpuArray<Told> = PerCpuArray::with_max_entries(4 * SOURCES, 0);
 
 /// Typed events for the daemon. Full: counted as `event-lost`.
 #[map]
@@ -126,6 +140,8 @@ pub(crate) struct Piece {
     pub at: u32,
     /// Offset in the packet where the payload ends.
     pub end: u32,
+    /// Not 0 where the daemon is to read it at once.
+    pub urgent: u32,
 }
 
 /// An LPM trie must be made with this flag (`trie_alloc()` in kernel/bpf/lpm_trie.c).

@@ -52,7 +52,8 @@ pub(crate) fn capture(ctx: &TcContext, segment: &Segment, direction: Direction) 
     }
     // SAFETY: the entry stays valid for the time of this program.
     let session = unsafe { &mut *session };
-    copy_out(ctx, segment, key, direction, session);
+    let urgent = flags & advice_flags::EPSV_ALL != 0;
+    copy_out(ctx, segment, key, direction, session, urgent);
 }
 
 /// Cuts the payload into pieces and hands them over.
@@ -63,6 +64,7 @@ fn copy_out(
     key: SessionKey,
     direction: Direction,
     session: &mut Session,
+    urgent: bool,
 ) {
     // Sequence and acknowledgment numbers, data offset: bytes 4 to 13 (RFC 9293 section 3.1).
     let Some([a, b, c, d, offset_and_flags]) = TcFrame(ctx).pairs::<5>(segment.tcp + 4) else {
@@ -82,6 +84,7 @@ fn copy_out(
     // SAFETY: the pointer is to this CPU's element, and programs of this type do not interrupt
     // each other on one CPU while they hold it.
     let piece = unsafe { &mut *piece };
+    piece.urgent = u32::from(urgent);
     piece.header = ControlHeader {
         session: key,
         sequence: wire_u32(a, b),
@@ -152,13 +155,15 @@ fn copy_piece(ctx: &TcContext, piece: &mut Piece) -> bool {
 #[inline(always)]
 fn hand_over(piece: &mut Piece, size: usize) {
     let total = (size_of::<ControlHeader>() + size) as u64;
+    // SAFETY: a plain field of this CPU's piece; volatile, as in `copy_piece`.
+    let urgent = unsafe { core::ptr::read_volatile(&raw const piece.urgent) } != 0;
     // SAFETY: `size` is at most MAX_CAPTURE, so `total` bytes lie within the piece.
     let written = unsafe {
         bpf_ringbuf_output(
             (&raw const CONTROL).cast_mut().cast(),
             (&raw mut *piece).cast(),
             total,
-            wakeup(&CONTROL, CONTROL_BYTES, false),
+            wakeup(&CONTROL, CONTROL_BYTES, urgent),
         )
     };
     if written != 0 {

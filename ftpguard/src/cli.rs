@@ -7,9 +7,10 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    config::Layer,
+    config::{Layer, ModeArg},
     kernel::Destination,
     values::{PortRange, parse_destination, parse_port},
+    why::Subject,
 };
 
 /// How the `ftpguard` command ends.
@@ -58,6 +59,12 @@ pub enum Command {
     Check(CheckArgs),
     /// Show hooks and modes in force, and the counters of a running guard
     Status(AskArgs),
+    /// Have a running guard read its configuration file again, without dropping a transfer
+    Reload(AskArgs),
+    /// Show the mode of a running guard, or switch it
+    Mode(ModeArgs),
+    /// Say why something was refused, by which rule, and what would have allowed it
+    Why(WhyArgs),
     /// List the control connections a running guard knows
     Sessions(AskArgs),
     /// List the open pinholes of a running guard
@@ -133,6 +140,31 @@ pub struct TopArgs {
     pub runtime_dir: PathBuf,
 }
 
+/// What `mode` takes.
+#[derive(Args, Clone, Debug)]
+pub struct ModeArgs {
+    /// Mode to be in force from now on
+    #[arg(value_name = "MODE")]
+    pub mode: Option<ModeArg>,
+    /// Whom to ask, and how to print.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// What `why` takes.
+#[derive(Args, Clone, Debug)]
+pub struct WhyArgs {
+    /// Address of a client or a destination, or a port
+    #[arg(value_name = "ADDRESS|PORT")]
+    pub subject: Option<Subject>,
+    /// The latest refusal, as without an address or port
+    #[arg(long, conflicts_with = "subject")]
+    pub last: bool,
+    /// Whom to ask, and how to print.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
 /// What `events` takes.
 #[derive(Args, Clone, Debug)]
 pub struct EventsArgs {
@@ -193,7 +225,7 @@ fn one_line(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, ModeArg, TrackingArg, XdpArg};
+    use crate::config::{Config, TrackingArg, XdpArg};
 
     fn run_args(arguments: &[&str]) -> Result<RunArgs, String> {
         let line = ["ftpguard", "run"].iter().chain(arguments);

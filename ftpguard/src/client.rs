@@ -6,10 +6,12 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
 use crate::{
-    cli::{AskArgs, EventsArgs},
+    cli::{AskArgs, EventsArgs, ModeArgs, WhyArgs},
+    clock,
     control_socket::{Reply, Request, ask, follow},
     events::Record,
     status::{render_pinholes, render_sessions},
+    why::Subject,
 };
 
 /// `ftpguard status`.
@@ -18,6 +20,32 @@ pub fn status(args: &AskArgs) -> Result<()> {
         bail!(OTHER);
     };
     show(args, &status, || status.render())
+}
+
+/// `ftpguard reload`.
+pub fn reload(args: &AskArgs) -> Result<()> {
+    let Reply::Reloaded(reloaded) = ask(&args.runtime_dir, &Request::Reload {})? else {
+        bail!(OTHER);
+    };
+    show(args, &reloaded, || reloaded.render())
+}
+
+/// `ftpguard mode`.
+pub fn mode(args: &ModeArgs) -> Result<()> {
+    let request = Request::Mode { mode: args.mode };
+    let Reply::Mode(switched) = ask(&args.ask.runtime_dir, &request)? else {
+        bail!(OTHER);
+    };
+    show(&args.ask, &switched, || switched.render(clock::wall_ms()))
+}
+
+/// `ftpguard why`.
+pub fn why(args: &WhyArgs) -> Result<()> {
+    let subject = args.subject.unwrap_or(Subject::Last);
+    let Reply::Why(why) = ask(&args.ask.runtime_dir, &Request::Why { subject })? else {
+        bail!(OTHER);
+    };
+    show(&args.ask, &why, || why.render(clock::wall_ms()))
 }
 
 /// `ftpguard sessions`.

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use self::keys::keys;
 pub use self::{
     check::Problem,
-    choices::{ActiveArg, ModeArg, TrackingArg, XdpArg},
+    choices::{ActiveArg, HiddenArg, ModeArg, TrackingArg, XdpArg},
     file::Wrong,
     ftpd::{ExceptionRule, Ftpd},
     given::Unusable,
@@ -89,6 +89,11 @@ keys! {
     #[arg(long, value_name = "WHOM")]
     active: ActiveArg = ActiveArg::Client, now;
 
+    /// How many data connections the client may open to one announced port, 1 to 16. More than
+    /// one is for clients that transfer in parallel (MODE B or E)
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=16))]
+    uses: u8 = 1, now;
+
     /// Ports from which the FTP server opens active data connections
     #[arg(long = "data-source-port", value_name = "PORT", value_parser = parse_port)]
     #[serde(deserialize_with = "crate::values::one_or_many::some_ports")]
@@ -99,6 +104,11 @@ keys! {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     bounce_shield: bool = false, now;
 
+    /// Where all clients come from one address, of this host or of its gateway, a proxy hides
+    /// them: "refuse" to enforce and say so, or "enforce" all the same
+    #[arg(long, value_name = "WHAT")]
+    hidden_clients: HiddenArg = HiddenArg::Refuse, now;
+
     /// cgroup v2 folder whose processes are watched. Empty: the root of the hierarchy, which
     /// stands for every process of the host
     #[arg(long, value_name = "DIR")]
@@ -108,6 +118,11 @@ keys! {
     /// "unix:/run/ftpguard/metrics.sock", or "off"
     #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
     metrics: MetricsAddress = MetricsAddress::Off, restart;
+
+    /// Group whose members may ask a running guard for its state, beside root. They cannot
+    /// change anything. Empty: root alone
+    #[arg(long, value_name = "GROUP")]
+    socket_group: String = String::new(), restart;
 
     /// The FTP servers of this host
     #[arg(skip)]

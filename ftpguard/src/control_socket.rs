@@ -1,14 +1,14 @@
 //! The Unix socket on which a running guard answers questions.
 //!
 //! One line of JSON asks ([`Request`]), one line answers ([`Reply`]); `events` with `follow` is
-//! answered by one [`Record`] a line without end. Only root can open the socket. Everything is
-//! bounded: the size of a request, the time it may take, the number of clients.
+//! answered by one [`Record`] a line without end. Only root can open the socket, and the members of a
+//! group where one is named; these can change nothing. Everything is bounded: the size of a request, the time it may take, the number of clients.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, Permissions},
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::{
-        fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _},
+        fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _},
         net::UnixStream as BlockingStream,
     },
     path::{Path, PathBuf},
@@ -18,8 +18,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::{
+    errno::Errno,
     fcntl::{Flock, FlockArg},
     sys::stat::{Mode, umask},
+    unistd::{Group, chown, geteuid},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -32,8 +34,11 @@ use tokio::{
 };
 
 use crate::{
+    config::ModeArg,
     events::{Happening, Record},
+    guard::{Reloaded, Switched},
     status::{PinholeRow, SessionRow, Status},
+    why::{Subject, Why},
 };
 
 /// The most bytes of one request.
@@ -61,6 +66,35 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// Read the file again.
+    Reload {},
+    /// The mode in force, or another one.
+    Mode {
+        /// To be in force from now on.
+        #[serde(default)]
+        mode: Option<ModeArg>,
+    },
+    /// Why something was refused.
+    Why {
+        /// What is asked about.
+        subject: Subject,
+    },
+}
+
+impl Request {
+    /// Whether it changes anything.
+    #[must_use]
+    pub const fn changes(&self) -> bool {
+        match self {
+            Self::Status {}
+            | Self::Sessions {}
+            | Self::Pinholes {}
+            | Self::Events { .. }
+            | Self::Why { .. } => false,
+            Self::Reload {} => true,
+            Self::Mode { mode } => mode.is_some(),
+        }
+    }
 }
 
 /// The answer.
@@ -75,6 +109,12 @@ pub enum Reply {
     Pinholes(Vec<PinholeRow>),
     /// To [`Request::Events`]; with `follow`, further records follow one a line.
     Events(Vec<Record>),
+    /// To [`Request::Reload`].
+    Reloaded(Reloaded),
+    /// To [`Request::Mode`].
+    Mode(Switched),
+    /// To [`Request::Why`].
+    Why(Box<Why>),
     /// The request made no sense or cannot be answered.
     Error(String),
 }
@@ -103,8 +143,9 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Makes folder and socket. Refuses when another guard uses the folder.
-    pub fn bind(folder: &Path) -> Result<Self> {
+    /// Makes folder and socket, which root can open and, where one is named, the members of a
+    /// group. Refuses when another guard uses the folder.
+    pub fn bind(folder: &Path, group: &str) -> Result<Self> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o755)
@@ -123,6 +164,9 @@ impl ControlSocket {
         umask(before);
         let listener =
             listener.with_context(|| format!("making the control socket {}", path.display()))?;
+        if !group.is_empty() {
+            open_to(&path, group)?;
+        }
         Ok(Self {
             listener,
             path,
@@ -180,12 +224,28 @@ fn lock(folder: &Path) -> Result<Flock<File>> {
         .open(&path)
         .with_context(|| format!("opening {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        if errno == nix::errno::Errno::EWOULDBLOCK {
+        if errno == Errno::EWOULDBLOCK {
             in_use(folder)
         } else {
             anyhow!(errno).context(format!("locking {}", path.display()))
         }
     })
+}
+
+/// Lets the members of a group ask.
+fn open_to(path: &Path, group: &str) -> Result<()> {
+    let id = Group::from_name(group)
+        .with_context(|| format!("looking up the group {group:?}"))?
+        .with_context(|| {
+            format!("no group {group:?} on this host; make it (groupadd) or name another with --socket-group")
+        })?
+        .gid;
+    chown(path, None, Some(id))
+        .and_then(|()| {
+            fs::set_permissions(path, Permissions::from_mode(0o660))
+                .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+        })
+        .with_context(|| format!("giving {} to the group {group:?}", path.display()))
 }
 
 fn in_use(folder: &Path) -> anyhow::Error {
@@ -212,6 +272,7 @@ pub(crate) fn remove_stale(path: &Path, in_use: impl FnOnce() -> anyhow::Error) 
 }
 
 async fn serve_client(stream: UnixStream, questions: mpsc::Sender<Question>) -> io::Result<()> {
+    let asker = stream.peer_cred()?.uid();
     let (reader, mut writer) = stream.into_split();
     let mut reader = AsyncBufReader::new(reader.take(MAX_REQUEST));
     let mut line = Vec::new();
@@ -222,6 +283,11 @@ async fn serve_client(stream: UnixStream, questions: mpsc::Sender<Question>) -> 
         Ok(request) => request,
         Err(error) => return write_line(&mut writer, &Reply::Error(error)).await,
     };
+    // Members of the socket's group may look, and no more.
+    if request.changes() && asker != 0 && asker != geteuid().as_raw() {
+        let refusal = "only root may change a running guard; use sudo".to_owned();
+        return write_line(&mut writer, &Reply::Error(refusal)).await;
+    }
     let (answer, answered) = oneshot::channel();
     let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
     questions

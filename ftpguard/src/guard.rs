@@ -1,12 +1,16 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
 mod answers;
+mod ftpds;
+mod hidden;
 mod interfaces;
 mod latecomers;
+mod reload;
 mod summary;
 mod sweep;
 mod text;
 mod watchdog;
+mod why;
 
 use std::{
     future::pending,
@@ -15,7 +19,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ftpguard_common::{
-    abi::{Active, MAX_SESSIONS, Mode, Policy, Tracking},
+    abi::{Active, MAX_SESSIONS, Mode, Origin, Policy, Tracking},
     event::{Event, EventKind},
     verdict::Reason,
 };
@@ -27,16 +31,19 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog};
+use self::{
+    hidden::Clients, interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog,
+    why::Monitored,
+};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::RunArgs,
     clock,
-    config::{Config, TrackingArg},
+    config::{Config, ModeArg, TrackingArg},
     control_socket::{ControlSocket, Question},
     events::{Ends, Happening, read_event},
     journal::Journal,
-    kernel::{Attached, Kernel, Ring, Settings},
+    kernel::{Attached, Kernel, Maps, Ring, Settings},
     metrics,
     network::Changes,
     preflight::{self, Host},
@@ -45,7 +52,7 @@ use crate::{
     watcher::Watcher,
 };
 
-/// How many denials each CPU may tell one by one between two refills.
+/// How many denials of each kind all CPUs may tell one by one between two refills.
 const EVENT_BUDGET: u32 = 64;
 /// How long after a denial the budget is refilled.
 const REFILL_AFTER: Duration = Duration::from_millis(100);
@@ -60,8 +67,6 @@ const BATCH: usize = 256;
 const READ_FOR_LABELS: usize = 256;
 /// How many questions wait for the main loop.
 const QUESTIONS: usize = 16;
-/// How many data connections one pinhole admits (rule K6).
-const USES: u32 = 1;
 /// How long a thread's last read of a control connection may name its session (rule F3). An
 /// ftpd that serves several sessions in one process handles a command in one go; a second is a
 /// busy host's worth of it.
@@ -92,10 +97,13 @@ struct Guard {
     args: RunArgs,
     /// What is in force.
     config: Config,
+    /// What file and command line say; the mode in force may have been switched since.
+    configured: Config,
     host: Host,
     kernel: Kernel,
     attached: Vec<Attached>,
     interfaces: Interfaces,
+    clients: Clients,
     journal: Journal,
     state: State,
     ready_at: Instant,
@@ -112,6 +120,8 @@ struct Guard {
     text: Text,
     sweep: Sweep,
     watchdog: Watchdog,
+    /// Since when monitor mode collects its evidence; `None` where it does not.
+    monitored: Option<Monitored>,
 }
 
 /// What the guard listens to: both ring buffers, and changes of the network.
@@ -121,10 +131,13 @@ struct Rings {
     network: Changes,
 }
 
-/// The signals that end the guard.
+pub use self::reload::{Reloaded, Switched};
+
+/// The signals that end the guard, or make it read its file again.
 struct Stop {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Stop {
@@ -132,6 +145,7 @@ impl Stop {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("watching for SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("watching for SIGTERM")?,
+            hangup: signal(SignalKind::hangup()).context("watching for SIGHUP")?,
         })
     }
 }
@@ -143,6 +157,7 @@ enum Wake {
     Network,
     Question(Question),
     Deadline,
+    Reload,
     Stop(&'static str),
 }
 
@@ -156,7 +171,7 @@ impl Guard {
         let network = Changes::watch().context("watching interfaces and addresses")?;
         let host = preflight::check(&config.interfaces, config.cgroup())?;
         // Before anything is attached: a second guard on the same folder ends here.
-        let socket = ControlSocket::bind(&args.runtime_dir)?;
+        let socket = ControlSocket::bind(&args.runtime_dir, &config.socket_group)?;
         let mut kernel = Kernel::load(&settings(&config, &host))?;
         let rings = Rings {
             events: Ring::new(kernel.take_events()?).context("watching the event ring buffer")?,
@@ -164,7 +179,9 @@ impl Guard {
                 .context("watching the ring buffer of control bytes")?,
             network,
         };
-        kernel.maps.refill_event_budget(EVENT_BUDGET)?;
+        kernel
+            .maps
+            .refill_event_budget(EVENT_BUDGET, sweep::salt())?;
         let now = Instant::now();
         let mut guard = Self {
             args: args.clone(),
@@ -172,6 +189,7 @@ impl Guard {
             kernel,
             attached: Vec::new(),
             interfaces: Interfaces::default(),
+            clients: Clients::default(),
             journal: Journal::start(args.json).context("starting the output thread")?,
             state: State::default(),
             ready_at: now,
@@ -187,9 +205,14 @@ impl Guard {
             text: Text::default(),
             sweep: Sweep::default(),
             watchdog: Watchdog::from_environment(),
+            monitored: None,
+            configured: config.clone(),
             config,
         };
         guard.attach()?;
+        if guard.config.mode == ModeArg::Monitor {
+            guard.begin_monitor()?;
+        }
         let (ask, questions) = mpsc::channel(QUESTIONS);
         if let Some(metrics) = metrics {
             tokio::spawn(metrics.serve(ask.clone()));
@@ -205,7 +228,7 @@ impl Guard {
     /// there before; the hooks that deny come last, when the tables are complete.
     fn attach(&mut self) -> Result<()> {
         self.kernel.attach_observer()?;
-        self.adopt()?;
+        self.adopt(&self.config.clone(), None)?;
         self.kernel.attach_connect()?;
         self.kernel.attach_lookup()?;
         for interface in &self.host.interfaces {
@@ -221,24 +244,38 @@ impl Guard {
         Ok(())
     }
 
-    fn adopt(&mut self) -> Result<()> {
+    /// Adopts what is open already: everything, or with `new_control_ports` what belongs to
+    /// these, and other software's listeners in the passive ranges.
+    fn adopt(&mut self, config: &Config, new_control_ports: Option<Vec<u16>>) -> Result<()> {
         let reader = Reader {
             cgroup: self.host.cgroup.clone(),
-            control_ports: self.config.control_ports(),
+            control_ports: config.control_ports(),
         };
         let rules = Rules {
-            control_ports: self.config.control_ports(),
-            passive_ports: self.config.passive_ports(),
-            uses: USES,
+            control_ports: config.control_ports(),
+            passive_ports: config.passive_ports(),
+            new_control_ports,
+            uses: u32::from(config.uses),
             now: clock::monotonic_ns(),
         };
         for (id, key) in adopt::adopt(&mut self.kernel, &reader, &rules)? {
             self.state.session_opened(id, key);
+            self.clients.add(key.client);
             self.journal
                 .tell(Happening::SessionAdopted(Ends::from(&key)));
         }
         // Pinholes for listeners that were open already.
         self.state.reload(&self.kernel);
+        for (_, pinhole) in Maps::entries(&self.kernel.maps.pinholes) {
+            let is_new = rules
+                .new_control_ports
+                .as_ref()
+                .is_none_or(|ports| ports.contains(&pinhole.server_port.number()));
+            if is_new && pinhole.origin == Origin::Adopted as u32 {
+                self.state.origins.made(pinhole.server_port, pinhole.origin);
+            }
+        }
+        self.judge_clients()?;
         Ok(())
     }
 
@@ -269,6 +306,7 @@ impl Guard {
                     None => pending().await,
                 },
                 () = sleep_until(deadline.into()) => Wake::Deadline,
+                _ = stop.hangup.recv() => Wake::Reload,
                 _ = stop.interrupt.recv() => Wake::Stop("SIGINT"),
                 _ = stop.terminate.recv() => Wake::Stop("SIGTERM"),
             };
@@ -293,6 +331,10 @@ impl Guard {
                     }
                     self.on_deadline()?;
                 }
+                Wake::Reload => match self.reload() {
+                    Ok(reloaded) => log::info!("SIGHUP: {}", reloaded.render().trim_end()),
+                    Err(kept) => log::error!("SIGHUP: {kept}"),
+                },
                 Wake::Stop(signal) => {
                     log::info!("{signal}: detaching");
                     let _ = sd_notify::notify(&[NotifyState::Stopping]);
@@ -308,7 +350,7 @@ impl Guard {
         self.read_at = Instant::now() + READ_EVERY;
         self.read_control(&mut rings.control)?;
         self.read_events(&mut rings.events);
-        Ok(())
+        Ok(self.rearm()?)
     }
 
     fn read_events(&mut self, ring: &mut Ring) {
@@ -330,10 +372,19 @@ impl Guard {
             return;
         };
         let what = self.with_owner(what, &event);
-        if what.is_denial() && self.refill_at.is_none() {
-            self.refill_at = Some(Instant::now() + REFILL_AFTER);
+        if what.attack().is_some() {
+            self.refill_at
+                .get_or_insert_with(|| Instant::now() + REFILL_AFTER);
+            self.remember(&what, &event);
         }
         self.state.follow(&event);
+        self.count_origin(&event);
+        if let Happening::SessionOpened(_) = what {
+            self.clients.add(event.remote);
+            if let Err(error) = self.judge_clients() {
+                log::error!("{error}");
+            }
+        }
         if let Happening::SessionClosed(_) = what {
             self.forget_text(&state::session_key(&event));
         }
@@ -351,6 +402,19 @@ impl Guard {
             log::error!("{error}");
         }
         self.journal.tell_at(event.at, what);
+    }
+
+    /// What the event says of how surely listeners are attributed.
+    fn count_origin(&mut self, event: &Event) {
+        if event.kind == EventKind::PinholeMade as u32 {
+            if let Some(session) = self.state.session(event.session) {
+                self.text.pinhole_made(session);
+            }
+        } else if event.kind == EventKind::Unattributed as u32
+            && let Ok(Some(process)) = Maps::find(&self.kernel.maps.processes, &event.tgid)
+        {
+            self.state.origins.unattributed(process.control_port);
+        }
     }
 
     /// Says whose port it was that a SYN went for.
@@ -450,7 +514,7 @@ fn policy(config: &Config) -> Policy {
         mode: Mode::from(config.mode) as u32,
         tracking: Tracking::from(config.tracking) as u32,
         active: Active::from(config.active) as u32,
-        uses: USES,
+        uses: u32::from(config.uses),
         serving_age: nanoseconds(SERVING_AGE),
         barred_age: nanoseconds(BARRED_AGE),
     }

@@ -10,6 +10,7 @@
 //! - [`events`], [`journal`], [`output`], [`logging`]: what happened, and where it is told.
 //! - [`metrics`]: a running guard's counters, for Prometheus.
 //! - [`state`]: what the daemon remembers.
+//! - [`why`]: why something was refused, and what would have allowed it.
 //! - [`control_socket`], [`status`], [`client`], [`mod@top`]: questions to a running guard.
 
 pub mod adopt;
@@ -32,6 +33,7 @@ pub mod status;
 pub mod top;
 pub mod values;
 pub mod watcher;
+pub mod why;
 
 #[cfg(test)]
 mod packaging;
@@ -88,6 +90,9 @@ fn carry_out(cli: Cli) -> Result<()> {
         Command::Run(run) => guard::run(&run),
         Command::Check(check) => config::say(&check),
         Command::Status(ask) => client::status(&ask),
+        Command::Reload(ask) => client::reload(&ask),
+        Command::Why(why) => client::why(&why),
+        Command::Mode(mode) => client::mode(&mode),
         Command::Sessions(ask) => client::sessions(&ask),
         Command::Pinholes(ask) => client::pinholes(&ask),
         Command::Events(events) => client::events(&events),

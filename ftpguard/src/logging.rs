@@ -93,7 +93,7 @@ fn level(what: &Happening) -> Level {
         what,
         Happening::DenialsNotTold { .. } | Happening::EventsLost { .. }
     );
-    if what.is_denial() || lost {
+    if what.attack().is_some() || lost {
         Level::Warn
     } else {
         Level::Debug
@@ -146,6 +146,7 @@ mod tests {
                 client_port: 4711,
                 reason: "no-pinhole".into(),
                 mode: "enforce".into(),
+                attack: "theft-attempt".into(),
                 open_for: vec![[10, 0, 0, 2].into(), [10, 0, 0, 4].into()],
             },
         };

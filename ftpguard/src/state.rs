@@ -1,18 +1,21 @@
 //! What the daemon remembers of the kernel's events: names for sessions, and whom each data
 //! port is open for. The maps are the truth; this answers without asking them.
 
+mod origins;
+
 use std::{
     collections::{HashMap, hash_map::Entry},
     net::IpAddr,
 };
 
 use ftpguard_common::{
-    abi::{PinholeKey, SessionKey},
+    abi::{Pinhole, PinholeKey, SessionKey},
     event::{Event, EventKind},
     net::{Address, Port},
 };
 use serde::{Deserialize, Serialize};
 
+pub use self::origins::{OriginCounts, Origins};
 use crate::kernel::{Kernel, Maps};
 
 /// What happened since the start.
@@ -35,6 +38,8 @@ pub struct State {
     open_for: HashMap<(Address, Port), Vec<Address>>,
     /// What happened since the start.
     pub tally: Tally,
+    /// How surely each ftpd's listeners were attributed.
+    pub origins: Origins,
 }
 
 impl State {
@@ -48,7 +53,13 @@ impl State {
             EventKind::SessionClosed => {
                 self.sessions.remove(&event.session);
             }
-            EventKind::PinholeMade => self.pinhole_made(&pinhole_key(event)),
+            EventKind::PinholeMade => {
+                if let Some(session) = self.sessions.get(&event.session) {
+                    self.origins.made(session.server_port, event.origin);
+                }
+                self.tally.pinholes_made += 1;
+                self.remember_pinhole(&pinhole_key(event));
+            }
             EventKind::PinholeUsed => {
                 self.tally.pinholes_used += 1;
                 self.pinhole_gone(&pinhole_key(event));
@@ -64,15 +75,22 @@ impl State {
         }
     }
 
+    /// The control connection with this id.
+    #[must_use]
+    pub fn session(&self, id: u64) -> Option<SessionKey> {
+        self.sessions.get(&id).copied()
+    }
+
     /// A control connection is known from now on.
     pub fn session_opened(&mut self, id: u64, key: SessionKey) {
         self.tally.sessions += 1;
         self.sessions.insert(id, key);
     }
 
-    /// A pinhole is open from now on.
-    pub fn pinhole_made(&mut self, key: &PinholeKey) {
+    /// A pinhole that the daemon made is open from now on.
+    pub fn pinhole_made(&mut self, key: &PinholeKey, pinhole: &Pinhole) {
         self.tally.pinholes_made += 1;
+        self.origins.made(pinhole.server_port, pinhole.origin);
         self.remember_pinhole(key);
     }
 

@@ -1,7 +1,9 @@
 //! What a running guard answers, and how people read it.
 
+mod ftpds;
 mod render;
 
+pub use ftpds::{FtpdRow, Level};
 use ftpguard_common::verdict::{Incident, Reason, Verdict};
 pub(crate) use render::duration;
 pub use render::{render_pinholes, render_sessions};
@@ -22,6 +24,9 @@ pub struct Status {
     pub pid: u32,
     /// `monitor` or `enforce`.
     pub mode: String,
+    /// Why denials take no effect although they should.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_enforced: Option<String>,
     /// `socket` or `text`.
     pub tracking: String,
     /// Whom active mode may reach: `client`, `exceptions` or `off`.
@@ -55,6 +60,9 @@ pub struct Status {
     pub foreign_listeners: u64,
     /// Processes of ftpds that get no pinhole from the socket observer.
     pub unsafe_processes: Vec<u32>,
+    /// The ftpds, and how surely their listeners are attributed.
+    #[serde(default)]
+    pub ftpds: Vec<FtpdRow>,
     /// What happened since the start.
     #[serde(default)]
     pub totals: Tally,
@@ -165,7 +173,7 @@ pub fn incidents(counters: &CpuCounters) -> Vec<Count> {
         .collect()
 }
 
-const fn verdict_label(verdict: Verdict) -> &'static str {
+pub(crate) const fn verdict_label(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "pass",
         Verdict::Deny => "deny",

@@ -106,8 +106,9 @@ impl Watcher {
         if direction == Direction::ToServer && header.length > 0 {
             conversation.client_sequence = header.sequence.wrapping_add(header.length);
         }
-        let segment = Segment::captured(&header, bytes);
-        conversation.segment(direction, segment, now, &mut |event| tell(key, event));
+        conversation.take(&header, direction, bytes, now, &mut |event| {
+            tell(key, event);
+        });
         if let Some(DialogueEvent::Opaque(why)) = conversation.latest {
             *text = Text::Opaque(why);
             self.reading -= 1;
@@ -115,7 +116,7 @@ impl Watcher {
         true
     }
 
-    /// Lets time pass for every session: holes are given up, dialogues synchronise again.
+    /// Lets time pass for every session: dialogues synchronise again.
     pub fn elapse(&mut self, now: u64, tell: &mut dyn FnMut(SessionKey, DialogueEvent)) {
         for (key, text) in &mut self.sessions {
             if let Text::Read(conversation) = text {
@@ -161,11 +162,35 @@ impl Watcher {
     }
 
     /// How far the client's side has been read: the sequence number after the last byte that
-    /// was captured from it.
+    /// was captured from it. `None` while there may be a request for an active data connection
+    /// among what this host has not acknowledged yet.
     #[must_use]
     pub fn client_sequence(&self, key: &SessionKey) -> Option<u32> {
+        let text = self.read(key)?;
+        let waiting = text.received.waiting()?;
+        text.dialogue
+            .asks_nothing(waiting)
+            .then_some(text.client_sequence)
+    }
+
+    /// Whether the session's `EPSV ALL` is in force (rule C5).
+    #[must_use]
+    pub fn is_epsv_all(&self, key: &SessionKey) -> bool {
+        self.read(key)
+            .is_some_and(|text| text.dialogue.is_epsv_all())
+    }
+
+    /// Whether a command that names or asks for a data port is unanswered: the ftpd may be
+    /// following it already (rule O5).
+    #[must_use]
+    pub fn awaits_data_command(&self, key: &SessionKey) -> bool {
+        self.read(key)
+            .is_some_and(|text| text.dialogue.awaits_data_command())
+    }
+
+    fn read(&self, key: &SessionKey) -> Option<&Conversation> {
         match self.sessions.get(key) {
-            Some(Text::Read(conversation)) => Some(conversation.client_sequence),
+            Some(Text::Read(conversation)) => Some(conversation),
             Some(Text::Opaque(_)) | None => None,
         }
     }
@@ -214,10 +239,11 @@ impl Conversation {
         }
     }
 
-    fn segment(
+    fn take(
         &mut self,
+        header: &ControlHeader,
         direction: Direction,
-        segment: Segment<'_>,
+        bytes: &[u8],
         now: u64,
         tell: &mut dyn FnMut(DialogueEvent),
     ) {
@@ -228,25 +254,28 @@ impl Conversation {
             latest,
             ..
         } = self;
-        let mut follow = |event: StreamEvent<'_>| {
+        let segment = Segment::captured(header, bytes);
+        let mut follow = |direction, event: StreamEvent<'_>| {
             follow_stream(dialogue, latest, direction, event, now, tell);
         };
         match direction {
-            Direction::ToServer => received.segment(segment, now, &mut follow),
-            Direction::ToClient => sent.segment(segment, &mut follow),
+            Direction::ToServer => {
+                received.segment(segment, &mut |event| follow(direction, event));
+            }
+            Direction::ToClient => {
+                // What this host has accepted, its ftpd may have answered.
+                if let Some(accepted) = header.accepted() {
+                    received.accept(accepted, &mut |event| follow(Direction::ToServer, event));
+                }
+                sent.segment(segment, &mut |event| follow(direction, event));
+            }
         }
     }
 
     fn elapse(&mut self, now: u64, tell: &mut dyn FnMut(DialogueEvent)) {
         let Self {
-            received,
-            dialogue,
-            latest,
-            ..
+            dialogue, latest, ..
         } = self;
-        received.elapse(now, &mut |event| {
-            follow_stream(dialogue, latest, Direction::ToServer, event, now, tell);
-        });
         dialogue.elapse(now, &mut |event| {
             *latest = Some(event);
             tell(event);

@@ -9,18 +9,30 @@
 )]
 
 mod active;
+mod dresses;
+mod flood;
 mod gates;
 mod help;
+mod hidden;
+mod hostile;
 mod interfaces;
+mod levels;
 mod lifecycle;
+mod listeners;
 mod metrics;
+mod narrowing;
 mod neighbours;
+mod networks;
+mod others;
 mod passive;
+mod proxy;
 mod refusals;
 mod service;
+mod settings;
 mod stage;
 mod text;
 mod top;
+mod uses;
 mod zoo;
 mod zoo_clients;
 mod zoo_lifecycle;

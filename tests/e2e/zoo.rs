@@ -38,7 +38,8 @@ pub(crate) fn origin(kind: Kind) -> &'static [&'static str] {
         | Kind::Proftpd
         | Kind::PureFtpd
         | Kind::Inetutils
-        | Kind::PyftpdlibProcesses => &["exact"],
+        | Kind::PyftpdlibProcesses
+        | Kind::Wayward => &["exact"],
         // It is exact while there is one session, then refused; text may name it.
         Kind::Reactor => &["exact", "text"],
         // A process for all: exact until it has served a second session.

@@ -14,11 +14,16 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use ftpguard_common::verdict::Reason;
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 use crate::{
+    cgroup::Cgroup,
     ftpd::CONTROL_PORT,
+    namespace::Namespace,
     process::{Finished, Process},
     sandbox::{INTERFACE, Sandbox},
 };
@@ -36,14 +41,18 @@ const SHORT: Duration = Duration::from_secs(20);
 pub struct Options {
     /// The binary; by default [`binary`].
     pub binary: PathBuf,
-    /// `--iface`, none for all but `lo`.
-    pub interfaces: Vec<&'static str>,
     /// `--mode`
     pub mode: &'static str,
     /// `--tracking`
     pub tracking: &'static str,
     /// `--xdp-mode`
     pub xdp_mode: &'static str,
+    /// `--iface`, one for each; none for all but `lo`.
+    pub interfaces: Vec<String>,
+    /// `--allow-connect`
+    pub allow_connect: Vec<String>,
+    /// `--uses`
+    pub uses: u8,
     /// `--bounce-shield`
     pub bounce_shield: bool,
     /// `--control-port`
@@ -58,10 +67,12 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             binary: binary(),
-            interfaces: vec![INTERFACE],
             mode: "enforce",
             tracking: "socket",
             xdp_mode: "auto",
+            interfaces: vec![INTERFACE.to_owned()],
+            allow_connect: Vec::new(),
+            uses: 1,
             bounce_shield: false,
             control_port: CONTROL_PORT,
             passive_ports: Some(50_000..=50_031),
@@ -96,6 +107,16 @@ pub struct Stopped {
 impl Guard {
     /// Starts the guard on the sandbox's server, and waits until it is ready.
     pub fn start(sandbox: &Sandbox, options: &Options) -> Result<Self> {
+        Self::start_on(sandbox, sandbox.server(), sandbox.ftpd_cgroup(), options)
+    }
+
+    /// Starts a guard in a network namespace, of what runs in this control group.
+    pub fn start_on(
+        sandbox: &Sandbox,
+        place: &Namespace,
+        cgroup: &Cgroup,
+        options: &Options,
+    ) -> Result<Self> {
         let begun = Instant::now();
         let runtime = folder(sandbox, "guard")?;
         let mut command = Command::new(&options.binary);
@@ -110,17 +131,21 @@ impl Guard {
             let ports = format!("{}-{}", ports.start(), ports.end());
             command.args(["--passive-ports", &ports]);
         }
-        command.arg("--cgroup").arg(sandbox.ftpd_cgroup().path());
+        for destination in &options.allow_connect {
+            command.args(["--allow-connect", destination]);
+        }
+        command.arg("--cgroup").arg(cgroup.path());
         command.arg("--runtime-dir").arg(&runtime);
         command.args(["--mode", options.mode, "--tracking", options.tracking]);
         command.args(["--xdp-mode", options.xdp_mode]);
+        command.args(["--uses", &options.uses.to_string()]);
         if options.bounce_shield {
             command.arg("--bounce-shield");
         }
         if let Some(metrics) = &options.metrics {
             command.args(["--metrics", metrics]);
         }
-        let mut process = sandbox.server().spawn(&mut command)?;
+        let mut process = place.spawn(&mut command)?;
         let ready =
             process.wait_for_line("ready line", READY, |line| line.starts_with("ready:"))?;
         Ok(Self {
@@ -130,6 +155,44 @@ impl Guard {
             ready,
             started_in: begun.elapsed(),
         })
+    }
+
+    /// Starts the guard as [`Guard::start`] does, with this file and nothing over it but where it
+    /// works.
+    pub fn start_with_file(sandbox: &Sandbox, file: &Path) -> Result<Self> {
+        let begun = Instant::now();
+        let runtime = folder(sandbox, "guard")?;
+        let mut command = Command::new(binary());
+        command.args(["run", "--json", "--iface", INTERFACE, "--config"]);
+        command.arg(file);
+        command.arg("--cgroup").arg(sandbox.ftpd_cgroup().path());
+        command.arg("--runtime-dir").arg(&runtime);
+        let mut process = sandbox.server().spawn(&mut command)?;
+        let ready =
+            process.wait_for_line("ready line", READY, |line| line.starts_with("ready:"))?;
+        Ok(Self {
+            process,
+            binary: binary(),
+            runtime,
+            ready,
+            started_in: begun.elapsed(),
+        })
+    }
+
+    /// Asks it with a command of `ftpguard`, such as `["mode", "enforce"]`.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Finished> {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(arguments)
+            .arg("--runtime-dir")
+            .arg(&self.runtime);
+        Process::spawn(&mut command)?.wait(SHORT)
+    }
+
+    /// Sends it a signal that does not end it.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let id = i32::try_from(self.id()).context("process id")?;
+        kill(Pid::from_raw(id), signal).context("sending a signal")
     }
 
     /// Runs `ftpguard` on the sandbox's server with arguments that make it end by itself.
@@ -196,15 +259,20 @@ impl Guard {
 
     /// What `ftpguard status --json` says.
     pub fn status(&self) -> Result<Value> {
+        self.list("status")
+    }
+
+    /// What this question (`status`, `sessions`, `pinholes`) is answered with, as JSON.
+    pub fn list(&self, question: &str) -> Result<Value> {
         let mut command = Command::new(&self.binary);
         command
-            .args(["status", "--json", "--runtime-dir"])
+            .args([question, "--json", "--runtime-dir"])
             .arg(&self.runtime);
         let finished = Process::spawn(&mut command)?
             .wait(SHORT)?
-            .success("ftpguard status")?;
+            .success("ftpguard")?;
         serde_json::from_str(&finished.stdout)
-            .with_context(|| format!("status is not JSON:\n{}", finished.stdout))
+            .with_context(|| format!("{question} is not JSON:\n{}", finished.stdout))
     }
 
     /// How often this reason was counted, as [`Guard::status`] says, which leaves out zeros.

@@ -33,6 +33,7 @@ const SHORT_PREFIX: &str = "fg";
 pub struct Sandbox {
     // Dropped in this order: the ftpd's processes, then the namespaces they ran in.
     ftpd_cgroup: Cgroup,
+    proxy_cgroup: Cgroup,
     _cgroup: Cgroup,
     server: Host,
     client: Host,
@@ -75,6 +76,7 @@ impl Sandbox {
         let folder = Folder::new(&name)?;
         let cgroup = Cgroup::new(&name)?;
         let ftpd_cgroup = cgroup.child("ftpd")?;
+        let proxy_cgroup = cgroup.child("proxy")?;
 
         let lan = Namespace::new(&format!("{short}-lan"))?;
         // Without multicast snooping neighbour discovery works from the first packet on.
@@ -95,6 +97,7 @@ impl Sandbox {
             thief: host("thf", 3)?,
             third: host("trd", 4)?,
             ftpd_cgroup,
+            proxy_cgroup,
             _cgroup: cgroup,
             lan,
             folder,
@@ -126,6 +129,12 @@ impl Sandbox {
         &self.third
     }
 
+    /// The bridge between the hosts. Its ports are `srv`, `cli`, `thf` and `trd`.
+    #[must_use]
+    pub fn lan(&self) -> &Namespace {
+        &self.lan
+    }
+
     /// Joins a host to the others once more, by an interface without addresses that is up.
     pub fn plug(&self, host: &Host, interface: &str) -> Result<()> {
         // The end at the bridge goes with the interface.
@@ -148,6 +157,12 @@ impl Sandbox {
     #[must_use]
     pub fn ftpd_cgroup(&self) -> &Cgroup {
         &self.ftpd_cgroup
+    }
+
+    /// The control group of an FTP proxy on the third host.
+    #[must_use]
+    pub fn proxy_cgroup(&self) -> &Cgroup {
+        &self.proxy_cgroup
     }
 
     /// A folder that every user may read, removed with the sandbox.

@@ -1,13 +1,14 @@
 //! `cargo xtask`: builds and proves ftpguard. One file for each subcommand.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod check;
 mod dist;
 mod exec;
 mod ftpds;
 mod kernels;
-mod measure;
+mod record;
 mod run;
 mod setup;
 mod test;
@@ -36,8 +37,10 @@ enum Task {
     Test(test::Arguments),
     /// Show ftpguard at work in a sandbox; with arguments, run ftpguard itself on this host
     Run(run::Arguments),
-    /// Measure data connections with the guard off, with socket tracking and with text tracking
-    Measure(measure::Arguments),
+    /// Measure the guard beside what people use today, and write a report
+    Bench(bench::Arguments),
+    /// Record transcripts of real ftpds and clients into tests/transcripts/recorded
+    Record(record::Arguments),
     /// Make the packages: a tarball, a .deb and an .rpm; install, upgrade and purge the .deb
     Dist(dist::Arguments),
     /// Boot every supported kernel in QEMU, and run the tests there
@@ -54,7 +57,8 @@ fn main() -> ExitCode {
         Task::Check => Ok(check::check()),
         Task::Test(arguments) => test::test(&arguments),
         Task::Run(arguments) => run::run(&arguments),
-        Task::Measure(arguments) => measure::measure(&arguments),
+        Task::Bench(arguments) => bench::bench(&arguments),
+        Task::Record(arguments) => record::record(&arguments),
         Task::Dist(arguments) => dist::dist(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Kernels(arguments) => kernels::kernels(&arguments),
         Task::Demo(arguments) => run::demo(&arguments),

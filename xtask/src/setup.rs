@@ -40,9 +40,19 @@ enum Probe {
     Module(&'static str),
 }
 
-const TOOLS: [Tool; 13] = [
+const TOOLS: &[Tool] = &[
     tool("ip", "iproute2", "makes the sandbox's network namespaces"),
     tool("tc", "iproute2", "shows what is attached to an interface"),
+    tool(
+        "nft",
+        "nftables",
+        "is the firewall beside the guard, and what the benchmark compares with",
+    ),
+    tool(
+        "ethtool",
+        "ethtool",
+        "turns an interface's offloads on and off",
+    ),
     tool("setpriv", "util-linux", "runs a test without root's rights"),
     tool("systemctl", "systemd", "runs the unit in the sandbox"),
     tool(
@@ -111,7 +121,7 @@ pub(crate) fn setup() -> Result<()> {
     let linker = linker_version();
     let linker_is_good = linker.as_deref().is_some_and(is_good_linker);
 
-    let mut packages = missing_tools(&TOOLS);
+    let mut packages = missing_tools(TOOLS);
     if !linker_is_good {
         let has = linker.as_deref().unwrap_or("none");
         println!("setup: bpf-linker {LINKER} is needed to link the kernel side; here is {has}");
@@ -120,7 +130,7 @@ pub(crate) fn setup() -> Result<()> {
             packages.extend(LLVM_PACKAGES);
         }
     }
-    install_missing(packages, &TOOLS)?;
+    install_missing(packages, TOOLS)?;
     ftpds::unpack()?;
     toolchain()?;
     if !linker_is_good {

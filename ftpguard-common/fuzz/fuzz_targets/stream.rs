@@ -1,6 +1,8 @@
-//! Whatever segments come, each byte is told once, in order, or known to be lost; and a stream
-//! that was told without a contradiction is what its segments say.
+//! Whatever a client puts on the wire, and whatever of it the host takes: no byte is told but
+//! the one that the host took, each once and in order (rule S2).
 #![no_main]
+
+use std::collections::BTreeMap;
 
 use ftpguard_common::ftp::{Received, Segment, Sent, StreamEvent};
 use libfuzzer_sys::{
@@ -10,62 +12,100 @@ use libfuzzer_sys::{
 
 #[derive(Arbitrary, Debug)]
 struct Piece<'a> {
+    /// From where the host stands.
     offset: i16,
     bytes: &'a [u8],
-    missing: u16,
-    flags: u8,
-    milliseconds: u16,
+    /// Its end was not captured.
+    hidden: bool,
+    /// The host does not take it: a bad checksum, for example.
+    refused: bool,
+    /// The host prefers it to what it holds already, out of order.
+    preferred: bool,
+    fin: bool,
+    /// The host then says how far it is.
+    acknowledged: bool,
 }
 
 fuzz_target!(|input: (u32, Vec<Piece>)| {
     let (first, pieces) = input;
+    let mut host = Host::default();
     let mut received = Received::new();
+    let mut told = Told::default();
     let mut sent = Sent::new();
-    let mut told = [Told::default(), Told::default()];
-    let mut now = 0;
+    let mut resent = Told::default();
+    received.accept(first, &mut |event| assert_eq!(event, StreamEvent::PickedUp));
     for (index, piece) in pieces.iter().enumerate() {
-        now += u64::from(piece.milliseconds) * 1_000_000;
-        let segment = Segment {
-            sequence: first.wrapping_add_signed(i32::from(piece.offset)),
-            bytes: piece.bytes,
-            missing: if piece.flags & 4 == 0 {
-                0
-            } else {
-                piece.missing.into()
-            },
-            syn: index == 0,
-            fin: piece.flags & 3 == 3,
+        let place = host.next + i64::from(piece.offset);
+        let captured = if piece.hidden {
+            piece.bytes.len() / 2
+        } else {
+            piece.bytes.len()
         };
-        let [ingress, egress] = &mut told;
-        received.segment(segment, now, &mut |event| ingress.take(event));
-        sent.segment(segment, &mut |event| egress.take(event));
-        if index == 0 {
-            let empty = segment.bytes.is_empty() && segment.missing == 0;
-            let start = segment.sequence.wrapping_add(u32::from(empty));
-            told.iter_mut().for_each(|told| told.start = start);
+        let segment = Segment {
+            sequence: first.wrapping_add(place as u32),
+            bytes: &piece.bytes[..captured],
+            missing: (piece.bytes.len() - captured) as u32,
+            syn: false,
+            fin: piece.fin,
+        };
+        received.segment(segment, &mut |event| told.take(event));
+        if !piece.refused {
+            host.take(place, piece);
         }
+        if piece.acknowledged {
+            let number = first.wrapping_add(host.next as u32);
+            received.accept(number, &mut |event| told.take(event));
+        }
+        // What this host sends is what it sent before.
+        let syn = index == 0;
+        sent.segment(Segment { syn, ..segment }, &mut |event| resent.take(event));
     }
-    // What was told of a sequence number is what some segment says of it.
-    for told in &told {
-        for (at, byte) in &told.bytes {
-            let at = told.start.wrapping_add(*at);
-            assert!(pieces.iter().enumerate().any(|(index, piece)| {
-                let empty = piece.bytes.is_empty() && (piece.flags & 4 == 0 || piece.missing == 0);
-                let start = first
-                    .wrapping_add_signed(i32::from(piece.offset))
-                    .wrapping_add(u32::from(index == 0 && empty));
-                piece.bytes.get(at.wrapping_sub(start) as usize) == Some(byte)
-            }));
-        }
+    for (at, byte) in told.bytes {
+        assert_eq!(host.taken.get(&at), Some(&byte), "at {at}");
     }
 });
 
+/// A TCP receiver, as far as it matters here.
+#[derive(Default)]
+struct Host {
+    next: i64,
+    taken: BTreeMap<i64, u8>,
+    end: Option<i64>,
+    ended: bool,
+}
+
+impl Host {
+    fn take(&mut self, place: i64, piece: &Piece) {
+        for (at, &byte) in (place..).zip(piece.bytes) {
+            if self.ended || at < self.next || self.end.is_some_and(|end| at >= end) {
+                continue;
+            }
+            if piece.preferred {
+                self.taken.insert(at, byte);
+            } else {
+                self.taken.entry(at).or_insert(byte);
+            }
+        }
+        let end = place + piece.bytes.len() as i64;
+        if piece.fin && self.end.is_none() && end >= self.next {
+            self.end = Some(end);
+            self.taken.split_off(&end);
+        }
+        while self.taken.contains_key(&self.next) {
+            self.next += 1;
+        }
+        if self.end == Some(self.next) && !self.ended {
+            self.next += 1;
+            self.ended = true;
+        }
+    }
+}
+
 #[derive(Default)]
 struct Told {
-    start: u32,
-    length: u32,
+    next: i64,
     /// Each byte and how far from the start.
-    bytes: Vec<(u32, u8)>,
+    bytes: Vec<(i64, u8)>,
     over: bool,
 }
 
@@ -75,12 +115,12 @@ impl Told {
         match event {
             StreamEvent::Bytes(bytes) => {
                 for byte in bytes {
-                    self.bytes.push((self.length, *byte));
-                    self.length = self.length.wrapping_add(1);
+                    self.bytes.push((self.next, *byte));
+                    self.next += 1;
                 }
             }
-            StreamEvent::Gap(lost) => self.length = self.length.wrapping_add(lost),
-            StreamEvent::PickedUp => panic!("picked up after SYN"),
+            StreamEvent::Gap(lost) => self.next += i64::from(lost),
+            StreamEvent::PickedUp => panic!("picked up twice"),
             StreamEvent::Contradiction | StreamEvent::End => self.over = true,
         }
     }

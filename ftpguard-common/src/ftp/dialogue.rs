@@ -166,10 +166,39 @@ impl Dialogue {
         self.state == State::Opaque
     }
 
-    /// Whether an accepted `EPSV ALL` is in force (rule C5).
+    /// Whether an accepted `EPSV ALL` is in force (rule C5). Not after the dialogue lost track:
+    /// there may have been a `REIN`.
     #[must_use]
     pub const fn is_epsv_all(&self) -> bool {
         self.epsv_all
+    }
+
+    /// Whether a command that names or asks for a data port is unanswered. The ftpd may be
+    /// following it already (rule O5).
+    #[must_use]
+    pub fn awaits_data_command(&self) -> bool {
+        self.queue.holds_data_command()
+    }
+
+    /// Whether the client, if it went on with these bytes, would ask for no active data
+    /// connection. It errs on the side of caution: it looks for the commands' names anywhere, and
+    /// believes nothing that is not whole lines of plain text.
+    pub fn asks_nothing(&self, mut bytes: impl Iterator<Item = u8>) -> bool {
+        if self.commands.is_within_line() {
+            return bytes.next().is_none();
+        }
+        let mut last = b'\n';
+        let mut word = [0; 4];
+        for byte in bytes {
+            last = byte;
+            word.rotate_left(1);
+            let [.., end] = &mut word;
+            *end = byte.to_ascii_uppercase();
+            if !byte.is_ascii() || byte == 0 || matches!(&word, b"PORT" | b"EPRT" | b"LPRT") {
+                return false;
+            }
+        }
+        last == b'\n'
     }
 
     fn feed_commands(&mut self, mut bytes: &[u8], events: Events<'_>) {
@@ -359,6 +388,7 @@ impl Dialogue {
             State::Desynchronised { auth, .. } => auth,
         };
         self.queue.clear();
+        self.epsv_all = false;
         self.state = State::Desynchronised {
             quiet_since: None,
             auth,

@@ -97,6 +97,12 @@ impl<const LIMIT: usize> LineReader<LIMIT> {
         self.telnet = Telnet::TEXT;
     }
 
+    /// Whether a line has begun and not ended yet.
+    #[must_use]
+    pub const fn is_within_line(&self) -> bool {
+        self.length > 0 || self.headless || self.tainted
+    }
+
     /// The first byte of text that this reader was ever given.
     #[must_use]
     pub const fn first_byte(&self) -> Option<u8> {

@@ -2,16 +2,17 @@
 //! S1 and S2.
 //!
 //! The two directions differ. What the host [`Sent`] is what its ftpd wrote: it leaves in order,
-//! and a segment sent again has the same content. What the host [`Received`] is what the wire
-//! showed: segments come twice, late or not at all, and a hostile client sends the same sequence
-//! numbers with different bytes, of which its peer takes only some.
+//! and a segment sent again has the same content. What the host [`Received`] is less than what the
+//! wire showed: segments come twice, late or broken, and a hostile client sends the same sequence
+//! numbers with different bytes, of which the host takes only some. It says how far it has taken
+//! them in the acknowledgment number of whatever it sends; before that, nothing counts.
 
 mod received;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a panic fails the test")]
 mod tests;
 
-pub use received::{AHEAD, BEHIND, HOLE_AGE, MAX_STRAY, PLAUSIBLE, Received};
+pub use received::{AHEAD, BEHIND, Received};
 
 use crate::event::{ControlHeader, MAX_CAPTURE};
 
@@ -38,7 +39,8 @@ pub enum StreamEvent<'a> {
     /// The first segment was not the one that opens the connection: what came before it, if
     /// anything, is not known.
     PickedUp,
-    /// Bytes were lost here. The number tells how many, modulo 2^32.
+    /// Bytes were lost here. The number tells how many, modulo 2^32; 0 where nobody knows whether
+    /// there were any.
     Gap(u32),
     /// The same bytes came with different content (rule S2). Nothing follows.
     Contradiction,

@@ -70,7 +70,7 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
             } else {
                 port_word::ONE_GUARDED
             };
-            maps.add_listener_hint(endpoint.port.number(), one)?;
+            maps.add_listener_hint(endpoint.port.number(), one);
         }
     }
     Ok(applied)

@@ -21,6 +21,9 @@ pub struct Rules {
     pub control_ports: Vec<u16>,
     /// The declared passive ranges.
     pub passive_ports: Vec<PortRange>,
+    /// While the guard runs: the control ports that are new to it. `None` at its start, when
+    /// everything is new.
+    pub new_control_ports: Option<Vec<u16>>,
     /// How many data connections a pinhole admits.
     pub uses: u32,
     /// Now, in nanoseconds of `CLOCK_MONOTONIC`.
@@ -41,6 +44,23 @@ pub struct Plan {
     pub listeners: Vec<(Endpoint, Listener)>,
     /// Pinholes for data ports whose session is known.
     pub pinholes: Vec<(PinholeKey, Pinhole)>,
+}
+
+impl Plan {
+    /// Leaves only what a running guard cannot know yet: what belongs to these control ports,
+    /// and other software's listeners. The rest is the kernel side's, and what was read of it
+    /// here may be over by now.
+    pub fn keep_new(&mut self, control_ports: &[u16]) {
+        let new = |port: Port| control_ports.contains(&port.number());
+        self.processes
+            .retain(|(_, process)| new(process.control_port));
+        self.sessions.retain(|(key, _)| new(key.server_port));
+        self.listeners.retain(|(_, listener)| {
+            listener.control_port == Port::NONE || new(listener.control_port)
+        });
+        self.pinholes
+            .retain(|(_, pinhole)| new(pinhole.server_port));
+    }
 }
 
 /// The service manager. It may hold the control port's socket (socket activation), but its
@@ -95,6 +115,9 @@ pub fn decide(snapshot: &Snapshot, rules: &Rules, known: &KnownSessions) -> Plan
         .into_iter()
         .map(|((address, port), listener)| (Endpoint::new(address, Port::new(port)), listener))
         .collect();
+    if let Some(control_ports) = &rules.new_control_ports {
+        plan.keep_new(control_ports);
+    }
     let pinholes: BTreeMap<u64, PinholeKey> = plan
         .pinholes
         .iter()

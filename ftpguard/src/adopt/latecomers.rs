@@ -159,7 +159,7 @@ pub fn look_again(
             .map_err(KernelError::from)?;
     }
     // The hint first: a guarded listener must never be without.
-    maps.add_listener_hint(endpoint.port.number(), port_word::ONE_GUARDED)?;
+    maps.add_listener_hint(endpoint.port.number(), port_word::ONE_GUARDED);
     let still_open = Maps::change(&mut maps.listeners, endpoint, &guarded)?;
     if exact && !still_open {
         Maps::forget(&mut maps.pinholes, &pinhole)?;

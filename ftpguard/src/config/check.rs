@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use ftpguard_common::abi::MAX_EXCEPTIONS;
 
+use nix::unistd::Group;
+
 use super::{Config, file::Step};
 
 /// Something that makes no sense, and where.
@@ -28,6 +30,13 @@ impl Config {
     /// Drops repetitions, then checks what no single value can show: the first problem found.
     pub fn check(&mut self) -> Result<(), Problem> {
         self.tidy();
+        self.check_socket_group()?;
+        if !(1..=16).contains(&self.uses) {
+            return Err(Problem::new(
+                [Step::key("uses")],
+                format!("{} data connections to one port; from 1 to 16", self.uses),
+            ));
+        }
         self.check_ftpds()?;
         self.check_exceptions()
     }
@@ -39,6 +48,21 @@ impl Config {
         }
         let mut seen = HashSet::new();
         self.interfaces.retain(|name| seen.insert(name.clone()));
+    }
+
+    fn check_socket_group(&self) -> Result<(), Problem> {
+        let name = &self.socket_group;
+        if name.is_empty() {
+            return Ok(());
+        }
+        let what = match Group::from_name(name) {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => {
+                format!("no group {name:?} on this host; make it (groupadd) or name another")
+            }
+            Err(error) => format!("the group {name:?} cannot be looked up: {error}"),
+        };
+        Err(Problem::new([Step::key("socket_group")], what))
     }
 
     fn check_ftpds(&self) -> Result<(), Problem> {

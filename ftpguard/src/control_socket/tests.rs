@@ -49,7 +49,7 @@ fn with_server<T: Send + 'static>(
         .build()
         .expect("runtime");
     runtime.block_on(async {
-        let socket = ControlSocket::bind(folder).expect("socket");
+        let socket = ControlSocket::bind(folder, "").expect("socket");
         let (questions, mut asked) = mpsc::channel::<Question>(4);
         tokio::spawn(socket.serve(questions));
         tokio::spawn(async move {
@@ -68,7 +68,10 @@ fn with_server<T: Send + 'static>(
                     Request::Events { follow: false }
                     | Request::Status {}
                     | Request::Sessions {}
-                    | Request::Pinholes {} => Answer {
+                    | Request::Pinholes {}
+                    | Request::Reload {}
+                    | Request::Mode { .. }
+                    | Request::Why { .. } => Answer {
                         reply: Reply::Sessions(Vec::new()),
                         feed: None,
                     },
@@ -185,8 +188,8 @@ fn a_second_guard_is_refused_and_a_stale_socket_is_not() {
         .build()
         .expect("runtime");
     let _context = runtime.enter();
-    let first = ControlSocket::bind(&folder.0).expect("first");
-    let refused = ControlSocket::bind(&folder.0)
+    let first = ControlSocket::bind(&folder.0, "").expect("first");
+    let refused = ControlSocket::bind(&folder.0, "")
         .map(drop)
         .expect_err("second");
     assert!(refused.to_string().contains("--runtime-dir"), "{refused}");
@@ -194,7 +197,7 @@ fn a_second_guard_is_refused_and_a_stale_socket_is_not() {
     // What a guard that was killed leaves.
     drop(std::os::unix::net::UnixListener::bind(socket_path(&folder.0)).expect("stale"));
     assert!(socket_path(&folder.0).exists());
-    let again = ControlSocket::bind(&folder.0).expect("again");
+    let again = ControlSocket::bind(&folder.0, "").expect("again");
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &fs::metadata(socket_path(&folder.0))
             .expect("socket")
@@ -204,7 +207,7 @@ fn a_second_guard_is_refused_and_a_stale_socket_is_not() {
     drop(again);
     // A file that is no socket is not ours to remove.
     fs::write(socket_path(&folder.0), "precious").expect("written");
-    let refused = ControlSocket::bind(&folder.0)
+    let refused = ControlSocket::bind(&folder.0, "")
         .map(drop)
         .expect_err("a file");
     assert!(refused.to_string().contains("no socket"), "{refused}");

@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Guard {
-    pub(super) fn answer(&self, question: Question) {
+    pub(super) fn answer(&mut self, question: Question) {
         let mut feed = None;
         let reply = match question.request {
             Request::Status {} => match self.status() {
@@ -30,6 +30,18 @@ impl Guard {
                 feed = follow.then(|| self.journal.follow());
                 Reply::Events(self.journal.kept())
             }
+            Request::Reload {} => match self.reload() {
+                Ok(reloaded) => Reply::Reloaded(reloaded),
+                Err(kept) => Reply::Error(kept.to_string()),
+            },
+            Request::Mode { mode } => {
+                let switched = match mode {
+                    Some(mode) => self.switch(mode),
+                    None => self.switched(),
+                };
+                switched.map_or_else(|error| Reply::Error(error.to_string()), Reply::Mode)
+            }
+            Request::Why { subject } => Reply::Why(Box::new(self.why(subject))),
         };
         // The client may have gone away meanwhile.
         let _ = question.answer.send(Answer { reply, feed });
@@ -57,6 +69,7 @@ impl Guard {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
             mode: self.config.mode.label().to_owned(),
+            not_enforced: self.clients.refusal(),
             tracking: self.config.tracking.label().to_owned(),
             active: self.config.active.label().to_owned(),
             kernel: self.host.release.clone(),
@@ -78,13 +91,14 @@ impl Guard {
             guarded_listeners: guarded,
             foreign_listeners: foreign,
             unsafe_processes,
+            ftpds: self.ftpds(),
             totals: self.state.tally,
             verdicts: status::verdicts(&counters),
             incidents: status::incidents(&counters),
         })
     }
 
-    fn sessions(&self) -> Vec<SessionRow> {
+    pub(super) fn sessions(&self) -> Vec<SessionRow> {
         let now = clock::monotonic_ns();
         let mut rows: Vec<SessionRow> = Maps::entries(&self.kernel.maps.sessions)
             .into_iter()
@@ -115,7 +129,7 @@ impl Guard {
         rows
     }
 
-    fn pinholes(&self) -> Vec<PinholeRow> {
+    pub(super) fn pinholes(&self) -> Vec<PinholeRow> {
         let now = clock::monotonic_ns();
         let mut rows: Vec<PinholeRow> = Maps::entries(&self.kernel.maps.pinholes)
             .into_iter()

@@ -6,6 +6,7 @@
 
 mod announced;
 mod narrow;
+mod reuse;
 mod words;
 
 use std::{
@@ -21,7 +22,7 @@ use ftpguard_common::{
 };
 
 pub(super) use self::words::{remark, way};
-use self::{announced::find_listener, narrow::own_port, words::changes_something};
+use self::{announced::find_listener, narrow::own_port, reuse::Reuse, words::changes_something};
 use super::Guard;
 use crate::{
     clock,
@@ -47,9 +48,10 @@ pub(super) struct Text {
     waiting: Vec<Waiting>,
     /// The pinhole that the text of a session last spoke of, as it was then.
     spoken_of: HashMap<SessionKey, (PinholeKey, u64)>,
-    /// Sessions whose active mode is narrowed to one port (rule O10), and how far the client's
-    /// side was read when the kernel side was last told.
-    narrowed: HashMap<SessionKey, (Port, u32)>,
+    /// Sessions whose active mode is narrowed, as the kernel side was last told.
+    narrowed: HashMap<SessionKey, Advice>,
+    /// Listeners that are announced again.
+    reuse: Reuse,
 }
 
 struct Waiting {
@@ -64,15 +66,34 @@ impl Text {
         (!self.waiting.is_empty()).then(|| Instant::now() + LOOK_AGAIN)
     }
 
+    /// The observer made a pinhole.
+    pub(super) fn pinhole_made(&mut self, session: SessionKey) {
+        self.reuse.made(session);
+    }
+
+    /// Remembers the last word of a session that changes something, until everything is read.
+    pub(super) fn hear(&mut self, key: SessionKey, event: DialogueEvent) {
+        if let DialogueEvent::PassiveAnnounced { port, .. } = event {
+            self.reuse.announced(key, port);
+        }
+        if changes_something(&event) {
+            self.last_words.insert(key, event);
+        }
+    }
+
     pub(super) fn forget(&mut self, session: &SessionKey) {
         self.waiting.retain(|waiting| waiting.session != *session);
         self.spoken_of.remove(session);
         self.narrowed.remove(session);
+        self.reuse.forget(session);
     }
 
     /// The only port that the session's active mode may reach.
     pub(super) fn active_port(&self, session: &SessionKey) -> Option<Port> {
-        self.narrowed.get(session).map(|(port, _)| *port)
+        self.narrowed
+            .get(session)
+            .map(|advice| advice.active_port)
+            .filter(|port| *port != Port::NONE)
     }
 }
 
@@ -107,9 +128,7 @@ impl Guard {
             if let Some(what) = remark(&key, &event) {
                 journal.tell(what);
             }
-            if changes_something(&event) {
-                text.last_words.insert(key, event);
-            }
+            text.hear(key, event);
         };
         if !watcher.take(record, clock::monotonic_ns(), beginning, &mut tell) {
             state.tally.unreadable += 1;
@@ -137,9 +156,11 @@ impl Guard {
         match event {
             // The ftpd may act on the request before it answers (rule O5): until it is
             // answered, nothing narrows.
-            DialogueEvent::PassiveRequested(_) | DialogueEvent::ActiveRequested { .. } => {
-                self.narrow(key, Port::NONE)
-            }
+            // What is not known for certain narrows nothing either.
+            DialogueEvent::PassiveRequested(_)
+            | DialogueEvent::ActiveRequested { .. }
+            | DialogueEvent::EpsvAllAccepted
+            | DialogueEvent::Desynchronised(_) => self.narrow(key, Port::NONE),
             DialogueEvent::PassiveAnnounced { port, .. } => {
                 self.narrow(key, Port::NONE)?;
                 if self.config.tracking == TrackingArg::Text {
@@ -168,11 +189,9 @@ impl Guard {
                 self.advise(key, opaque)
             }
             DialogueEvent::MalformedArgument { .. }
-            | DialogueEvent::EpsvAllAccepted
             | DialogueEvent::ProtocolViolation(_)
             | DialogueEvent::UnsolicitedReply(_)
             | DialogueEvent::LineTooLong
-            | DialogueEvent::Desynchronised(_)
             | DialogueEvent::Resynchronised => Ok(()),
         }
     }

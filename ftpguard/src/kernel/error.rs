@@ -32,6 +32,8 @@ pub enum KernelError {
         /// Why.
         source: io::Error,
     },
+    /// A map could not be mapped into memory.
+    Memory(nix::Error),
     /// The own network namespace could not be opened.
     NetworkNamespace(io::Error),
     /// There is no interface of this name here.
@@ -65,6 +67,7 @@ impl KernelError {
             | Self::Program { .. }
             | Self::Types { .. }
             | Self::Cgroup { .. }
+            | Self::Memory(_)
             | Self::NetworkNamespace(_)
             | Self::NoInterface(_)
             | Self::XdpRefused { .. } => {
@@ -95,6 +98,9 @@ impl fmt::Display for KernelError {
                 f,
                 "cgroup v2 folder {} cannot be opened; name another with --cgroup",
                 path.display()
+            ),
+            Self::Memory(_) => f.write_str(
+                "a BPF map could not be mapped into memory, which needs Linux 5.5 or later",
             ),
             Self::NetworkNamespace(_) => {
                 f.write_str("the own network namespace cannot be opened; is /proc mounted?")
@@ -127,6 +133,7 @@ impl Error for KernelError {
             Self::Load(source) => Some(source),
             Self::Map(source) => Some(source),
             Self::Program { source, .. } | Self::XdpRefused { source, .. } => Some(source),
+            Self::Memory(source) => Some(source),
             Self::Cgroup { source, .. } | Self::NetworkNamespace(source) => Some(source),
             Self::Missing(_)
             | Self::Types { .. }

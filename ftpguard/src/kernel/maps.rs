@@ -11,11 +11,12 @@ use ftpguard_common::{
         Advice, Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process,
         Session, SessionKey,
     },
+    event::EventBudget,
     net::Address,
     verdict::{COUNTER_COUNT, Incident, Reason},
 };
 
-use super::{error::KernelError, take};
+use super::{error::KernelError, take, words::PortWords};
 
 /// One handle for each map that the daemon reads or writes. What a map holds, and who writes
 /// it, is said in `ftpguard-ebpf/src/maps.rs`.
@@ -33,7 +34,9 @@ pub struct Maps {
     /// How many control connections each client holds.
     pub peers: HashMap<MapData, Peer, u32>,
     /// One word for each port, see [`ftpguard_common::abi::port_word`].
-    pub ports: Array<MapData, u64>,
+    words: PortWords,
+    /// The same map, which the programs look up by its descriptor when they are loaded.
+    _ports: MapData,
     /// This host's addresses.
     pub addresses: HashMap<MapData, Address, u32>,
     /// Destinations refused a moment ago, with the time of refusal in nanoseconds of
@@ -48,11 +51,12 @@ pub struct Maps {
     /// Reasons and incidents, counted for each CPU.
     pub counters: PerCpuArray<MapData, u64>,
     /// How many denials each CPU may still report one by one.
-    pub event_budget: PerCpuArray<MapData, u32>,
+    pub event_budget: PerCpuArray<MapData, EventBudget>,
 }
 
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let ports = ports(ebpf)?;
         Ok(Self {
             sessions: typed(ebpf, "SESSIONS")?,
             advice: typed(ebpf, "ADVICE")?,
@@ -60,7 +64,8 @@ impl Maps {
             listeners: typed(ebpf, "LISTENERS")?,
             processes: typed(ebpf, "PROCESSES")?,
             peers: typed(ebpf, "PEERS")?,
-            ports: typed(ebpf, "PORTS")?,
+            words: PortWords::map(ports.fd()).map_err(KernelError::Memory)?,
+            _ports: ports,
             addresses: typed(ebpf, "ADDRESSES")?,
             barred: typed(ebpf, "BARRED")?,
             gates: typed(ebpf, "GATES")?,
@@ -71,13 +76,15 @@ impl Maps {
         })
     }
 
-    /// Adds a role (see [`ftpguard_common::abi::port_word`]) to a port. Only before anything is
-    /// attached: the kernel side counts in the same word.
-    pub fn add_port_role(&mut self, port: u16, role: u64) -> Result<(), KernelError> {
-        let index = u32::from(port);
-        let word = self.ports.get(&index, 0)?;
-        self.ports.set(index, word | role, 0)?;
-        Ok(())
+    /// Gives each port its roles, see [`ftpguard_common::abi::port_word`]: one byte for each,
+    /// port 0 first. The kernel side may count listeners meanwhile.
+    pub fn set_port_roles(&mut self, roles: &[u8]) {
+        for (port, roles) in (0..=u16::MAX).zip(roles) {
+            let roles = u64::from(*roles);
+            if self.words.roles(port) != roles {
+                self.words.set_roles(port, roles);
+            }
+        }
     }
 
     /// Tells the kernel side the addresses of this network namespace; former ones are
@@ -114,11 +121,18 @@ impl Maps {
         Ok(self.counters.get(&incident.counter(), 0)?.iter().sum())
     }
 
-    /// Lets each CPU report this many denials one by one until the next call. More are only
-    /// counted.
-    pub fn refill_event_budget(&mut self, denials: u32) -> Result<(), KernelError> {
+    /// Lets all CPUs together report this many denials of each kind one by one until the next
+    /// call, and each at least one. More are only counted. A new `salt` begins a new second for
+    /// every source.
+    pub fn refill_event_budget(&mut self, denials: u32, salt: u32) -> Result<(), KernelError> {
         let cpus = self.event_budget.get(&0, 0)?.len();
-        let values = PerCpuValues::try_from(vec![denials; cpus]).map_err(MapError::IoError)?;
+        let share = denials / u32::try_from(cpus).unwrap_or(u32::MAX);
+        let budget = EventBudget {
+            left: [share.max(1); 4],
+            salt,
+            pad: 0,
+        };
+        let values = PerCpuValues::try_from(vec![budget; cpus]).map_err(MapError::IoError)?;
         self.event_budget.set(0, values, 0)?;
         Ok(())
     }
@@ -164,18 +178,10 @@ impl Maps {
 
     /// Counts one more listener on a port, `one` being
     /// [`port_word::ONE_GUARDED`](ftpguard_common::abi::port_word::ONE_GUARDED) or
-    /// [`port_word::ONE_FOREIGN`](ftpguard_common::abi::port_word::ONE_FOREIGN): for listeners that were open before the guard.
-    ///
-    /// The kernel side adds to the same word atomically; this reads and writes, and a `listen()`
-    /// or `close()` on the same port in between is lost. A hint that is too low would hide a
-    /// guarded listener outside the declared range; one that is too high costs a lookup for
-    /// each SYN to that port. So it counts two: a lost increment leaves the hint right, and
-    /// otherwise it stays one too high.
-    pub fn add_listener_hint(&mut self, port: u16, one: u64) -> Result<(), KernelError> {
-        let index = u32::from(port);
-        let word = self.ports.get(&index, 0)?;
-        self.ports.set(index, word.saturating_add(2 * one), 0)?;
-        Ok(())
+    /// [`port_word::ONE_FOREIGN`](ftpguard_common::abi::port_word::ONE_FOREIGN): for listeners
+    /// that were open before the guard.
+    pub fn add_listener_hint(&mut self, port: u16, one: u64) {
+        self.words.add(port, one);
     }
 
     /// Removes an entry; one that is not there is as good as removed.
@@ -225,6 +231,15 @@ impl CpuCounters {
     }
 }
 
+fn ports(ebpf: &mut Ebpf) -> Result<MapData, KernelError> {
+    const NAME: &str = "PORTS";
+    if let Map::Array(map) = take(ebpf, NAME)? {
+        Ok(map)
+    } else {
+        Err(KernelError::Missing(NAME.to_owned()))
+    }
+}
+
 fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, KernelError> {
     Ok(T::try_from(take(ebpf, name)?)?)
 }
@@ -248,6 +263,11 @@ fn local_addresses() -> HashSet<Address> {
 const BPF_NOEXIST: u32 = 1;
 /// Flag of `BPF_MAP_UPDATE_ELEM`: only where there is an entry.
 const BPF_EXIST: u32 = 2;
+
+/// Whether the kernel found no such entry.
+pub(super) fn is_absent(error: &MapError) -> bool {
+    matches!(error, MapError::KeyNotFound) || errno(error) == Some(libc::ENOENT)
+}
 
 /// The kernel's error number, where the kernel refused.
 fn errno(error: &MapError) -> Option<i32> {

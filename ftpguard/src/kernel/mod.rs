@@ -13,25 +13,21 @@ mod gates;
 mod maps;
 mod offsets;
 mod ring;
+mod settings;
+mod words;
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    ops::RangeInclusive,
     os::fd::{AsFd as _, AsRawFd as _},
-    path::PathBuf,
 };
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{CgroupArray, MapData, RingBuf, lpm_trie::Key},
+    maps::{CgroupArray, MapData, RingBuf},
     programs::{Program, ProgramError, TestRun as _, TestRunOptions, TestRunResult},
 };
-use ftpguard_common::{
-    abi::{EXCEPTION_PORT_BITS, Exception, Policy, port_word},
-    net::{Address, Port},
-    verdict::Incident,
-};
+use ftpguard_common::{abi::Policy, verdict::Incident};
 
 pub use self::{
     attach::{Attached, EgressHook, IngressHook, XdpChoice, interface_names},
@@ -40,38 +36,9 @@ pub use self::{
     gates::{Gates, Held},
     maps::{CpuCounters, Maps},
     ring::Ring,
+    settings::{Destination, Settings},
 };
 use self::{gates::Hooked, offsets::read_offsets};
-
-/// What the kernel side is told once, before anything is attached.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The policy in force from the first packet on.
-    pub policy: Policy,
-    /// Ports on which the guarded ftpds accept control connections.
-    pub control_ports: Vec<u16>,
-    /// The declared passive ranges.
-    pub passive_ports: Vec<RangeInclusive<u16>>,
-    /// Ports from which an ftpd may open active data connections, 20 by default.
-    pub data_source_ports: Vec<u16>,
-    /// Destinations that an ftpd may connect to although they are no clients.
-    pub exceptions: Vec<Destination>,
-    /// Whether other people's ftpds are kept away from this host's ports below 1024 (rule O11).
-    pub bounce_shield: bool,
-    /// The cgroup v2 folder whose processes are watched; the hierarchy's root for all.
-    pub cgroup: PathBuf,
-}
-
-/// A destination that an ftpd may connect to (rule O3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Destination {
-    /// The address, of which `prefix` bits count.
-    pub address: Address,
-    /// How many bits of the address must match, counted in its 16-byte form.
-    pub prefix: u8,
-    /// The port, any port where there is none.
-    pub port: Option<u16>,
-}
 
 /// The loaded kernel side.
 pub struct Kernel {
@@ -111,6 +78,19 @@ impl Kernel {
             features,
             cgroup,
         })
+    }
+
+    /// Puts other settings into force while the guards are attached; established connections go
+    /// on. Where it fails, a part of them may be in force: call it again with the former ones.
+    ///
+    /// The caller adopts what a new port brings with it, and changes no cgroup.
+    pub fn change(&mut self, before: &Settings, after: &Settings) -> Result<(), KernelError> {
+        settings::apply(&mut self.maps, Some(before), after)
+    }
+
+    /// Puts a policy into force.
+    pub fn set_policy(&mut self, policy: Policy) -> Result<(), KernelError> {
+        Ok(self.maps.policy.set(0, policy, 0)?)
     }
 
     /// What this kernel has of what kernels differ in.
@@ -216,34 +196,6 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
 }
 
 fn fill(maps: &mut Maps, settings: &Settings) -> Result<(), KernelError> {
-    maps.policy.set(0, settings.policy, 0)?;
     maps.refresh_addresses()?;
-    for range in &settings.passive_ports {
-        for port in range.clone() {
-            maps.add_port_role(port, port_word::PASSIVE)?;
-        }
-    }
-    if settings.bounce_shield {
-        for port in 1..1024 {
-            maps.add_port_role(port, port_word::SHIELDED)?;
-        }
-    }
-    for port in &settings.control_ports {
-        maps.add_port_role(*port, port_word::CONTROL)?;
-    }
-    for port in &settings.data_source_ports {
-        maps.add_port_role(*port, port_word::DATA_SOURCE)?;
-    }
-    for destination in &settings.exceptions {
-        let key = Key::new(
-            EXCEPTION_PORT_BITS + u32::from(destination.prefix),
-            Exception {
-                port: destination.port.map_or(Port::NONE, Port::new),
-                pad: 0,
-                address: destination.address,
-            },
-        );
-        maps.exceptions.insert(&key, 1, 0)?;
-    }
-    Ok(())
+    settings::apply(maps, None, settings)
 }

@@ -244,9 +244,12 @@ impl Source {
                 exposition(&status, &Usage::of_this_process()).map_err(io::Error::other)
             }
             Reply::Error(error) => Err(io::Error::other(error)),
-            Reply::Sessions(_) | Reply::Pinholes(_) | Reply::Events(_) => {
-                Err(io::Error::other("the guard answered something else"))
-            }
+            Reply::Sessions(_)
+            | Reply::Pinholes(_)
+            | Reply::Events(_)
+            | Reply::Reloaded(_)
+            | Reply::Mode(_)
+            | Reply::Why(_) => Err(io::Error::other("the guard answered something else")),
         }
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::state::OriginCounts;
 
 fn count(name: &str, verdict: &str, count: u64, text: &str) -> Count {
     Count {
@@ -14,6 +15,7 @@ fn status() -> Status {
         version: "0.1.0".to_owned(),
         pid: 4242,
         mode: "enforce".to_owned(),
+        not_enforced: None,
         tracking: "socket".to_owned(),
         active: "client".to_owned(),
         kernel: "6.18.44".to_owned(),
@@ -55,6 +57,18 @@ fn status() -> Status {
         guarded_listeners: 3,
         foreign_listeners: 1,
         unsafe_processes: vec![77],
+        ftpds: vec![FtpdRow {
+            control_port: 21,
+            name: "vsftpd".to_owned(),
+            pids: vec![812],
+            level: "exact".to_owned(),
+            why: "the process that listens serves one session".to_owned(),
+            origins: OriginCounts {
+                exact: 3,
+                adopted: 1,
+                ..OriginCounts::default()
+            },
+        }],
         totals: Tally::default(),
         verdicts: vec![
             count("pinhole", "pass", 5, "SYN through a pinhole"),
@@ -85,6 +99,8 @@ ftpguard 0.1.0, pid 4242, up for 1 h 2 min
   sessions       2
   pinholes       1
   listeners      3 guarded, 1 foreign
+  ftpds          21: vsftpd, pid 812: exact, the process that listens serves one session
+                 pinholes made: 3 exact, 1 adopted
   not exact      pid 77: its threads do not tell whom they serve
 
 passed
@@ -109,6 +125,17 @@ fn monitor_says_would() {
     let text = monitor.render();
     assert!(text.contains("\nwould be denied\n"));
     assert!(text.contains("none declared: listeners only"));
+}
+
+#[test]
+fn what_is_not_enforced_says_why() {
+    let refused = Status {
+        not_enforced: Some("all clients come from 10.0.0.1".to_owned()),
+        ..status()
+    };
+    let text = refused.render();
+    assert!(text.contains("\n  NOT ENFORCED   all clients come from 10.0.0.1\n"));
+    assert!(text.contains("\nwould be denied\n"));
 }
 
 #[test]

@@ -33,19 +33,25 @@ impl Line {
     }
 
     fn record(&mut self, direction: Direction, bytes: &[u8]) -> Vec<u8> {
-        let sequence = match direction {
-            Direction::ToServer => &mut self.to_server,
-            Direction::ToClient => &mut self.to_client,
-        };
         let length = u32::try_from(bytes.len()).expect("short");
         let header = ControlHeader {
             session: self.key,
-            sequence: *sequence,
-            acknowledgment: 0,
+            sequence: match direction {
+                Direction::ToServer => self.to_server,
+                Direction::ToClient => self.to_client,
+            },
+            acknowledgment: match direction {
+                Direction::ToServer => 0,
+                Direction::ToClient => self.to_server,
+            },
             length,
             captured: length,
             direction: direction as u16,
             flags: 0x18,
+        };
+        let sequence = match direction {
+            Direction::ToServer => &mut self.to_server,
+            Direction::ToClient => &mut self.to_client,
         };
         *sequence = sequence.wrapping_add(length);
         let mut record = bytes_of(&header).to_vec();
@@ -125,7 +131,42 @@ fn s2_a_contradiction_ends_the_text() {
     line.client("NOOP\r\n");
     line.to_server -= 6;
     line.client("PASV\r\n");
+    // Which of them the host took shows in nothing that it says.
+    assert!(line.told.is_empty());
+    line.server("200 fine\r\n");
     assert_eq!(line.told, ["opaque untrusted"]);
+}
+
+#[test]
+fn s2_what_the_host_did_not_accept_means_nothing() {
+    let mut line = Line::new();
+    line.server("220 hello\r\n");
+    // A bad checksum, for example.
+    line.client("PASV\r\n");
+    line.to_server -= 6;
+    line.server("227 (10,0,0,1,195,80)\r\n");
+    assert_eq!(
+        line.told,
+        [
+            "unsolicited-reply 227",
+            "desynchronised unmatched-announcement"
+        ]
+    );
+}
+
+#[test]
+fn o10_what_is_not_accepted_yet_must_not_hide_a_request() {
+    let mut line = Line::new();
+    line.server("220 hello\r\n");
+    line.client("PORT 10,0,0,2,195,80\r\n");
+    assert_eq!(line.watcher.client_sequence(&line.key), None);
+    line.server("200 fine\r\n");
+    let read = |line: &Line| line.watcher.client_sequence(&line.key);
+    assert_eq!(read(&line), Some(line.to_server));
+    line.client("RETR data.bin\r\n");
+    assert_eq!(read(&line), Some(line.to_server));
+    line.client("PORT 10,0,0,2,195,81\r\n");
+    assert_eq!(read(&line), None);
 }
 
 #[test]
@@ -194,4 +235,56 @@ fn records_that_make_no_sense_are_refused() {
     record.extend_from_slice(&[0; 100]);
     assert!(!line.take(&record, Some(Beginning::Handshake)));
     assert!(line.watcher.sessions.is_empty());
+}
+
+/// O5, O10: what was not read may name another port, also where what came after it was.
+#[test]
+fn o10_reading_goes_no_further_than_the_first_hole() {
+    let mut line = Line::new();
+    line.server("220 hello\r\n");
+    line.client("PORT 10,0,0,2,19,136\r\n");
+    line.server("200 yes\r\n");
+    let read = line.watcher.client_sequence(&line.key);
+    assert_eq!(read, Some(line.to_server));
+    // Overtaken by the RETR that follows it.
+    let late = line.record(Direction::ToServer, b"PORT 10,0,0,2,19,137\r\n");
+    line.client("RETR a\r\n");
+    assert_eq!(line.watcher.client_sequence(&line.key), None);
+    // The hole is filled, with a command that asks: not until it is answered.
+    assert!(line.take(&late, None));
+    assert_eq!(line.watcher.client_sequence(&line.key), None);
+    line.server("200 yes\r\n");
+    assert!(line.watcher.client_sequence(&line.key).is_some());
+}
+
+/// O5, O10: the ftpd may be following the second PORT when it has answered the first.
+#[test]
+fn o10_a_pipelined_port_is_awaited() {
+    let mut line = Line::new();
+    line.server("220 hello\r\n");
+    line.client("PORT 10,0,0,2,19,136\r\nPORT 10,0,0,2,19,137\r\nRETR a\r\n");
+    line.server("200 yes\r\n");
+    assert!(line.watcher.awaits_data_command(&line.key));
+    line.server("200 yes\r\n");
+    assert!(!line.watcher.awaits_data_command(&line.key));
+}
+
+/// C5: it is forgotten where a REIN may have been missed.
+#[test]
+fn c5_epsv_all_ends_with_rein_and_with_lost_bytes() {
+    let mut line = Line::new();
+    line.server("220 hello\r\n");
+    let all = |line: &mut Line| {
+        line.client("EPSV ALL\r\n");
+        line.server("200 yes\r\n");
+        assert!(line.watcher.is_epsv_all(&line.key));
+    };
+    all(&mut line);
+    line.client("REIN\r\n");
+    assert!(line.watcher.is_epsv_all(&line.key));
+    line.server("220 anew\r\n");
+    assert!(!line.watcher.is_epsv_all(&line.key));
+    all(&mut line);
+    line.watcher.lose(&mut |_, _| {});
+    assert!(!line.watcher.is_epsv_all(&line.key));
 }

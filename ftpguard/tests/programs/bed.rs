@@ -32,12 +32,21 @@ pub(crate) const UNKNOWN: u16 = 30_004;
 
 /// Loads the programs, with or without the bounce shield (rule O11), and fills their maps.
 pub(crate) fn load(mode: Mode, bounce_shield: bool) -> Kernel {
+    let mut kernel = Kernel::load(&settings(mode, bounce_shield)).unwrap();
+    for (server, client) in [(SERVER, CLIENT), (SERVER6, CLIENT6)] {
+        open(&mut kernel.maps, address(server), address(client));
+    }
+    kernel
+}
+
+/// What the programs are told before they run.
+pub(crate) fn settings(mode: Mode, bounce_shield: bool) -> Settings {
     assert!(
         nix::unistd::geteuid().is_root(),
         "these tests load BPF programs: run them as root"
     );
     let host = ftpguard::preflight::check(&["lo".to_owned()], None).unwrap();
-    let settings = Settings {
+    Settings {
         policy: Policy {
             mode: mode as u32,
             tracking: Tracking::Socket as u32,
@@ -56,12 +65,7 @@ pub(crate) fn load(mode: Mode, bounce_shield: bool) -> Kernel {
         }],
         bounce_shield,
         cgroup: host.cgroup,
-    };
-    let mut kernel = Kernel::load(&settings).unwrap();
-    for (server, client) in [(SERVER, CLIENT), (SERVER6, CLIENT6)] {
-        open(&mut kernel.maps, address(server), address(client));
     }
-    kernel
 }
 
 /// Writes what the socket observer would have written for one client.
@@ -127,7 +131,8 @@ fn open(maps: &mut Maps, server: Address, client: Address) {
         .unwrap();
 }
 
-fn listen(maps: &mut Maps, endpoint: Endpoint, control_port: u16, admission: Admission) {
+/// Writes a listener, and the hint that there is one.
+pub(crate) fn listen(maps: &mut Maps, endpoint: Endpoint, control_port: u16, admission: Admission) {
     let control_port = Port::new(control_port);
     let listener = Listener {
         session: 0,
@@ -144,7 +149,7 @@ fn listen(maps: &mut Maps, endpoint: Endpoint, control_port: u16, admission: Adm
     } else {
         port_word::ONE_GUARDED
     };
-    maps.add_port_role(endpoint.port.number(), hint).unwrap();
+    maps.add_listener_hint(endpoint.port.number(), hint);
 }
 
 pub(crate) fn address(text: &str) -> Address {

@@ -8,6 +8,7 @@ mod pure_ftpd;
 mod pyftpdlib;
 mod reactor;
 mod vsftpd;
+mod wayward;
 
 use std::{
     ffi::OsString,
@@ -25,7 +26,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     process::Process,
-    sandbox::{Family, Sandbox},
+    sandbox::{Family, Host, Sandbox},
     tls::{Certificate, Handshake, Security, Version},
 };
 
@@ -62,6 +63,8 @@ pub enum Kind {
     /// A small ftpd of our own that reads in one thread and listens in others. It serves
     /// [`FILE`]s passively and does nothing else; implicit TLS only.
     Reactor,
+    /// A small ftpd of our own that misbehaves on request. In clear only.
+    Wayward,
     /// `ProFTPD`, which forks for each session.
     Proftpd,
     /// `Pure-FTPd`, which forks for each session, and once more for what needs root.
@@ -142,6 +145,7 @@ impl Kind {
             Self::PyftpdlibProcesses => "pyftpdlib with processes",
             Self::PyftpdlibPrefork => "pyftpdlib with processes forked in advance",
             Self::Reactor => "reactor with a pool of threads",
+            Self::Wayward => "wayward ftpd",
             Self::Proftpd => "ProFTPD",
             Self::PureFtpd => "Pure-FTPd",
             Self::Inetutils => "inetutils-ftpd",
@@ -186,6 +190,12 @@ impl Settings {
 impl Ftpd {
     /// Starts the ftpd on the sandbox's server and waits until its control port answers.
     pub fn start(sandbox: &Sandbox, settings: Settings) -> Result<Self> {
+        Self::start_on(sandbox.server(), sandbox, settings)
+    }
+
+    /// Starts an ftpd with these settings on any of the sandbox's hosts, in the same folder as
+    /// every other one of the sandbox, and waits until its control port answers.
+    pub fn start_on(server: &Host, sandbox: &Sandbox, settings: Settings) -> Result<Self> {
         let root = sandbox.folder().join("ftp");
         let content = content(300_000);
         make_root(&root, &content)?;
@@ -199,7 +209,6 @@ impl Ftpd {
             certificate: certificate.as_ref(),
         };
         let mut command = command(sandbox, &settings, &place)?;
-        let server = sandbox.server();
         let process = server
             .spawn(&mut command)
             .with_context(|| format!("starting {}", settings.kind.label()))?;
@@ -322,6 +331,7 @@ fn command(sandbox: &Sandbox, settings: &Settings, place: &Place<'_>) -> Result<
         | Kind::PyftpdlibProcesses
         | Kind::PyftpdlibPrefork => pyftpdlib::command(settings, place)?,
         Kind::Reactor => reactor::command(settings, place)?,
+        Kind::Wayward => wayward::command(settings, place)?,
         Kind::Proftpd => proftpd::command(settings, place)?,
         Kind::PureFtpd => pure_ftpd::command(settings, place)?,
         Kind::Inetutils => inetutils::command(settings, place)?,

@@ -65,6 +65,13 @@ impl Queue {
             .any(|awaited| awaited == Awaited::Answer(Command::Auth))
     }
 
+    /// Whether a command that names or asks for a data port is unanswered.
+    pub(super) fn holds_data_command(&self) -> bool {
+        self.iter().any(
+            |awaited| matches!(awaited, Awaited::Answer(command) if command.data_command().is_some()),
+        )
+    }
+
     /// Visits the unanswered commands before the next `AUTH`, oldest first.
     pub(super) fn until_auth(&self, visit: &mut dyn FnMut(Command)) {
         for awaited in self.iter() {

@@ -567,3 +567,32 @@ fn s10_debug_shows_no_text() {
     let shown = format!("{:?}", talk.dialogue);
     assert!(!shown.contains("secr") && !shown.contains("joe"), "{shown}");
 }
+
+/// Rule O10: what is not accepted yet must not hide a new request.
+#[test]
+fn o10_only_harmless_lines_ask_nothing() {
+    let mut talk = Talk::greeted();
+    let asks_nothing = |talk: &Talk, text: &[u8]| talk.dialogue.asks_nothing(text.iter().copied());
+    for harmless in [
+        "",
+        "RETR page.pdf\r\n",
+        "NOOP\nSTOR a\n",
+        "EPSV\r\nPASV\r\n",
+    ] {
+        assert!(asks_nothing(&talk, harmless.as_bytes()), "{harmless}");
+    }
+    for unclear in [
+        "port 1,2,3,4,5,6\r\n",
+        "NOOP\r\nEPRT |1|192.0.2.1|5000|\r\n",
+        "LpRt 4,4,192,0,2,1,2,1,1\n",
+        "RETR report.pdf\r\n",
+        "NOOP\r\nPO",
+        "P\0ORT\r\n",
+    ] {
+        assert!(!asks_nothing(&talk, unclear.as_bytes()), "{unclear}");
+    }
+    assert!(!asks_nothing(&talk, b"PO\xff\xf1RT 1,2,3,4,5,6\r\n"));
+    assert_eq!(talk.client("PO"), "");
+    assert!(asks_nothing(&talk, b""));
+    assert!(!asks_nothing(&talk, b"RT 192,0,2,1,19,137\r\n"));
+}

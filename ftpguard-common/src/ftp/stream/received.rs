@@ -3,47 +3,49 @@
 use core::fmt;
 
 use super::{Events, Segment, StreamEvent, as_sequence, distance};
+use crate::ftp::line::COMMAND_LIMIT;
 
-/// How many bytes may wait for earlier ones. A hole before more of them is given up.
-pub const AHEAD: u32 = 4096;
-/// How many bytes are remembered, to compare with what comes again. Older ones that come again
-/// cannot be compared and count as a contradiction: honest clients have fewer bytes of commands
-/// unacknowledged.
-pub const BEHIND: u32 = 4096;
-/// How long a hole may stay before what follows is told without it, in nanoseconds: time for a
-/// retransmission or two (RFC 6298), but a client that waits for its answer is not kept waiting.
-pub const HOLE_AGE: u64 = 3_000_000_000;
-/// How far from the expected sequence number a segment may lie. Beyond it, it is no part of this
-/// stream: a forger guesses, or so much was lost that [`MAX_STRAY`] of them come in a row.
-pub const PLAUSIBLE: u32 = 65_536;
-/// How many implausible segments in a row show that bytes were lost.
-pub const MAX_STRAY: u8 = 8;
+/// How many bytes may wait for the host's acknowledgment: more than the longest line (rule S6).
+/// What a client sends beyond them is a gap, once it is acknowledged.
+pub const AHEAD: u32 = 4096 + 64;
+/// How many acknowledged bytes are remembered, to compare with what comes again. Older ones need
+/// no comparing: the host has taken them, and takes nothing else in their place.
+pub const BEHIND: u32 = 448;
 
 const WINDOW: usize = (AHEAD + BEHIND) as usize;
 const WORDS: usize = WINDOW / 64;
 
-/// The direction that this host receives. It takes a bit more than 9 KiB and never more; keep it
+/// The direction that this host receives. It takes a bit more than 5 KiB and never more; keep it
 /// in a box.
+///
+/// Bytes wait until the host has [accepted](Self::accept) them. What it never accepts (a bad
+/// checksum, a stale timestamp, a number out of its window) is never told. Where two copies of a
+/// byte came before it was accepted and they differ, nobody knows which one the host took: then
+/// the connection contradicts itself (rule S2).
 pub struct Received {
     state: State,
-    /// The sequence number of the next byte to tell.
+    /// The sequence number of the next byte to tell. Once it is open, what the host expects next.
     pub(super) next: u32,
-    /// Where FIN stands.
+    /// After the furthest byte that came.
+    furthest: u32,
+    /// Where the earliest FIN stands that is not accepted yet.
     end: Option<u32>,
-    /// The bytes from `next - BEHIND` to `next + AHEAD`, each at its number modulo the window.
+    /// The earliest byte that came with different content and is not accepted yet.
+    disputed: Option<u32>,
+    /// First and last but one of the bytes that came but could not be kept: another copy of them
+    /// must not be taken for the only one.
+    unkept: Option<(u32, u32)>,
+    /// The slot of `next`.
+    origin: usize,
+    /// The bytes from `next - BEHIND` to `next + AHEAD`, in a ring.
     window: [u8; WINDOW],
     /// Which of them are known.
     known: [u64; WORDS],
-    /// How many known bytes wait for earlier ones.
-    waiting: u32,
-    /// Since when.
-    waiting_since: u64,
-    /// How many implausible segments came in a row.
-    strays: u8,
 }
 
 const _: () = {
-    assert!(WINDOW.is_power_of_two());
+    assert!(AHEAD as usize > COMMAND_LIMIT);
+    assert!(WINDOW.is_multiple_of(64));
     assert!(size_of::<Received>() <= WINDOW + WINDOW / 8 + 64);
 };
 
@@ -51,8 +53,9 @@ const _: () = {
 enum State {
     /// Nothing seen yet.
     New,
-    /// Only the SYN was seen.
-    Opened,
+    /// Something came; where the host stands is not known.
+    Floating,
+    /// Where the host stands is known.
     Open,
     /// It ended, or contradicted itself.
     Over,
@@ -65,235 +68,266 @@ impl Received {
         Self {
             state: State::New,
             next: 0,
+            furthest: 0,
             end: None,
+            disputed: None,
+            unkept: None,
+            origin: 0,
             window: [0; WINDOW],
             known: [0; WORDS],
-            waiting: 0,
-            waiting_since: 0,
-            strays: 0,
         }
     }
 
-    /// Takes the next captured piece. `now` is any clock that never goes back, in nanoseconds.
-    pub fn segment(
-        &mut self,
-        segment: Segment<'_>,
-        now: u64,
-        events: &mut dyn FnMut(StreamEvent<'_>),
-    ) {
-        self.elapse(now, events);
-        if self.state == State::Over || !self.place(&segment, events) {
+    /// Takes the next captured piece. Its bytes are told once they are accepted.
+    pub fn segment(&mut self, segment: Segment<'_>, events: &mut dyn FnMut(StreamEvent<'_>)) {
+        if self.state == State::Over || !self.place(&segment) {
             return;
         }
-        if segment.is_empty() && !segment.fin {
-            return;
-        }
-        self.state = State::Open;
-        let waited = self.waiting > 0;
         let start = segment.payload_sequence();
         let captured_end = start.wrapping_add(as_sequence(segment.bytes.len()));
         let end = captured_end.wrapping_add(segment.missing);
-        let before = self.next;
-        if (segment.fin && !self.finish(end)) || !self.take(start, segment.bytes, events) {
+        if !self.take(start, segment.bytes) {
             self.state = State::Over;
             events(StreamEvent::Contradiction);
             return;
         }
-        self.miss(captured_end, end, events);
-        if !waited || self.next != before {
-            self.waiting_since = now;
+        self.leave_out(captured_end, end);
+        if distance(self.furthest, end) > 0 {
+            self.furthest = end;
         }
-        self.close(events);
-    }
-
-    /// Lets time pass, which may give up a hole.
-    pub fn elapse(&mut self, now: u64, events: &mut dyn FnMut(StreamEvent<'_>)) {
-        if self.state != State::Over
-            && self.waiting > 0
-            && now.saturating_sub(self.waiting_since) >= HOLE_AGE
-        {
-            self.give_up(self.next.wrapping_add(AHEAD), events);
-            self.waiting_since = now;
-            self.close(events);
+        // One before what is accepted already was none.
+        if segment.fin && distance(self.next, end) >= 0 {
+            self.end = Some(earliest(self.end, end));
         }
     }
 
-    /// Finds the segment's place in the stream; false where it has none.
-    fn place(&mut self, segment: &Segment<'_>, events: Events<'_>) -> bool {
+    /// The host has accepted everything before this sequence number: it said so in the
+    /// acknowledgment number of a segment that it sent.
+    pub fn accept(&mut self, acknowledgment: u32, events: &mut dyn FnMut(StreamEvent<'_>)) {
+        match self.state {
+            State::Over => return,
+            State::Open => {}
+            State::New => {
+                self.next = acknowledgment;
+                self.furthest = acknowledgment;
+                self.state = State::Open;
+                events(StreamEvent::PickedUp);
+            }
+            State::Floating => {
+                if distance(self.next, acknowledgment) < 0 {
+                    self.step_back(acknowledgment);
+                }
+                events(StreamEvent::PickedUp);
+                // The host may have left out the beginning of what came.
+                self.state = State::Open;
+                let floated = distance(self.next, acknowledgment) > 0;
+                self.tell_before(acknowledgment, events);
+                if floated && self.state == State::Open {
+                    events(StreamEvent::Gap(0));
+                }
+            }
+        }
+        self.tell_before(acknowledgment, events);
+    }
+
+    /// Tells everything before this number, as long as nothing is over.
+    fn tell_before(&mut self, acknowledgment: u32, events: Events<'_>) {
+        if self.state != State::Open {
+            return;
+        }
+        while distance(self.next, acknowledgment) > 0 {
+            if self.disputed == Some(self.next) {
+                self.state = State::Over;
+                return events(StreamEvent::Contradiction);
+            }
+            if self.end == Some(self.next) {
+                self.state = State::Over;
+                // FIN takes one number. If a byte came with it too, or more is accepted, it was
+                // another copy that counted.
+                let last = acknowledgment == self.next.wrapping_add(1);
+                return events(if last && !self.is_known(self.next) {
+                    StreamEvent::End
+                } else {
+                    StreamEvent::Contradiction
+                });
+            }
+            self.tell(acknowledgment, events);
+        }
+        if distance(self.furthest, self.next) > 0 {
+            self.furthest = self.next;
+        }
+        self.unkept = self.unkept.filter(|&(_, end)| distance(self.next, end) > 0);
+    }
+
+    /// The bytes that came and are not accepted yet; `None` where it is not known what they are.
+    #[must_use]
+    pub fn waiting(&self) -> Option<impl Iterator<Item = u8> + '_> {
+        let length = u32::try_from(distance(self.next, self.furthest)).unwrap_or(0);
+        let numbers = move || (0..length).map(move |offset| self.next.wrapping_add(offset));
+        let clear = self.disputed.is_none()
+            && self.unkept.is_none()
+            && self.state != State::Over
+            && numbers().all(|at| self.is_known(at));
+        clear.then(|| numbers().filter_map(|at| self.window.get(self.slot(at)?).copied()))
+    }
+
+    /// Finds the segment's place in the stream; false where it brings nothing.
+    fn place(&mut self, segment: &Segment<'_>) -> bool {
         let start = segment.payload_sequence();
         if segment.syn {
             // A later SYN belongs to another connection, or to nobody.
-            if self.state == State::Open {
+            if self.state != State::New {
                 return false;
             }
-            self.state = State::Opened;
+            self.state = State::Open;
             self.next = start;
-            return true;
+            self.furthest = start;
         }
         if segment.is_empty() && !segment.fin {
             return false;
         }
         if self.state == State::New {
+            self.state = State::Floating;
             self.next = start;
-            events(StreamEvent::PickedUp);
+            self.furthest = start;
         }
-        if distance(self.next, start).unsigned_abs() <= PLAUSIBLE {
-            self.strays = 0;
-            return true;
-        }
-        self.strays += 1;
-        if self.strays < MAX_STRAY {
-            return false;
-        }
-        self.strays = 0;
-        self.end = None;
-        let lost = start.wrapping_sub(self.next);
-        self.restart(start);
-        events(StreamEvent::Gap(lost));
-        true
-    }
-
-    /// FIN stands here, and nothing counts behind it; false where that cannot be.
-    fn finish(&mut self, end: u32) -> bool {
-        let ahead = u32::try_from(distance(self.next, end));
-        let Ok(ahead) = ahead.map(|ahead| ahead.min(AHEAD)) else {
-            return false;
-        };
-        if self.end.is_some_and(|known| known != end) {
-            return false;
-        }
-        self.end = Some(end);
-        for offset in ahead..AHEAD {
-            let at = self.next.wrapping_add(offset);
-            self.waiting -= u32::from(self.is_known(at));
-            self.mark(at, false);
+        if self.state == State::Floating && distance(self.next, start) < 0 {
+            self.step_back(start);
         }
         true
     }
 
-    /// Takes bytes; false where they contradict what is known.
-    fn take(&mut self, start: u32, bytes: &[u8], events: Events<'_>) -> bool {
+    /// Takes bytes; false where they contradict accepted ones.
+    fn take(&mut self, start: u32, bytes: &[u8]) -> bool {
         if is_keep_alive(self.next, start, bytes) {
             return true;
         }
         let mut at = start;
         for &byte in bytes {
-            // Nothing comes after FIN.
-            if self.end.is_some_and(|end| distance(end, at) >= 0) {
-                break;
-            }
-            if distance(self.next, at) >= AHEAD.cast_signed() {
-                self.deliver(events);
-            }
-            while distance(self.next, at) >= AHEAD.cast_signed() {
-                self.give_up(at, events);
-            }
-            if distance(self.next.wrapping_sub(BEHIND), at) < 0 || !self.put(at, byte) {
-                return false;
+            let Some(slot) = self.slot(at) else {
+                if distance(self.next, at) > 0 {
+                    let end = start.wrapping_add(as_sequence(bytes.len()));
+                    self.leave_out(at, end);
+                    break;
+                }
+                at = at.wrapping_add(1);
+                continue;
+            };
+            let accepted = distance(self.next, at) < 0;
+            if self.is_known(at) {
+                if self.window.get(slot) != Some(&byte) {
+                    if accepted {
+                        return false;
+                    }
+                    self.disputed = Some(earliest(self.disputed, at));
+                }
+            } else if !accepted && !self.is_unkept(at) {
+                if let Some(place) = self.window.get_mut(slot) {
+                    *place = byte;
+                }
+                self.mark(slot, true);
             }
             at = at.wrapping_add(1);
         }
-        self.deliver(events);
         true
     }
 
-    /// Bytes up to `end` were not captured. They are lost unless something earlier is due still.
-    fn miss(&mut self, start: u32, end: u32, events: Events<'_>) {
-        let end = match self.end {
-            Some(fin) if distance(fin, end) > 0 => fin,
-            _ => end,
+    /// These bytes came but are not kept. What is known of them from another copy is in dispute.
+    fn leave_out(&mut self, from: u32, to: u32) {
+        let from = if distance(self.next, from) < 0 {
+            self.next
+        } else {
+            from
         };
-        if distance(start, self.next) >= 0 {
-            while distance(self.next, end) > 0 {
-                self.give_up(end, events);
-            }
+        let Ok(length @ 1..) = u32::try_from(distance(from, to)) else {
+            return;
+        };
+        let known = (0..length.min(AHEAD)).find(|&offset| self.is_known(from.wrapping_add(offset)));
+        if let Some(offset) = known {
+            self.disputed = Some(earliest(self.disputed, from.wrapping_add(offset)));
         }
+        self.unkept = Some(match self.unkept {
+            None => (from, to),
+            Some((first, last)) => (earliest(Some(first), from), super::furthest(last, to)),
+        });
     }
 
-    /// Tells the bytes that are in order.
-    fn deliver(&mut self, events: Events<'_>) {
-        while self.is_known(self.next) {
-            let from = slot(self.next);
-            let mut length = 1;
-            while from + length < WINDOW
-                && length < AHEAD as usize
-                && self.is_known(self.next.wrapping_add(as_sequence(length)))
-            {
-                length += 1;
-            }
-            let run = self.window.get(from..from + length).unwrap_or_default();
-            events(StreamEvent::Bytes(run));
-            self.waiting -= as_sequence(length);
-            self.advance(as_sequence(length));
-        }
+    fn is_unkept(&self, at: u32) -> bool {
+        self.unkept
+            .is_some_and(|(from, to)| distance(from, at) >= 0 && distance(at, to) > 0)
     }
 
-    /// Gives up the hole before the next known byte, but no more than up to `limit`; tells what
-    /// follows.
-    fn give_up(&mut self, limit: u32, events: Events<'_>) {
-        let wanted = u32::try_from(distance(self.next, limit)).unwrap_or(0);
-        let lost = (0..wanted.min(AHEAD))
-            .find(|&offset| self.is_known(self.next.wrapping_add(offset)))
-            .unwrap_or(wanted);
-        if lost > 0 {
+    /// Tells the next bytes, or that they were lost; at least one, at most up to `limit`, and
+    /// nothing behind what needs a look first.
+    fn tell(&mut self, limit: u32, events: Events<'_>) {
+        let mut wanted = limit.wrapping_sub(self.next);
+        for stop in [self.disputed, self.end].into_iter().flatten() {
+            if let Ok(ahead) = u32::try_from(distance(self.next, stop)) {
+                wanted = wanted.min(ahead);
+            }
+        }
+        let known = self.is_known(self.next);
+        let alike = (0..wanted.min(AHEAD))
+            .find(|&offset| self.is_known(self.next.wrapping_add(offset)) != known);
+        if known {
+            let room = as_sequence(WINDOW - self.origin);
+            let length = alike.unwrap_or(wanted.min(AHEAD)).min(room);
+            let run = self.origin..self.origin + length as usize;
+            events(StreamEvent::Bytes(self.window.get(run).unwrap_or_default()));
+            self.advance(length);
+        } else {
+            let lost = alike.unwrap_or(wanted);
             self.advance(lost);
             events(StreamEvent::Gap(lost));
         }
-        self.deliver(events);
-    }
-
-    fn close(&mut self, events: Events<'_>) {
-        if self.end.is_some_and(|end| distance(end, self.next) >= 0) {
-            self.state = State::Over;
-            events(StreamEvent::End);
-        }
-    }
-
-    /// Remembers one byte, which lies within the window; false where it is known with another
-    /// content.
-    fn put(&mut self, at: u32, byte: u8) -> bool {
-        let known = self.is_known(at);
-        let ahead = distance(self.next, at) >= 0;
-        let Some(place) = self.window.get_mut(slot(at)) else {
-            return false;
-        };
-        if known {
-            return *place == byte;
-        }
-        // What was lost and comes too late is nothing to compare with: it was not told.
-        if ahead {
-            *place = byte;
-            self.waiting += 1;
-            self.mark(at, true);
-        }
-        true
     }
 
     /// Moves on. The slots of the oldest bytes become those of bytes to come.
     fn advance(&mut self, count: u32) {
         if count as usize >= WINDOW {
-            return self.restart(self.next.wrapping_add(count));
+            self.known = [0; WORDS];
+            self.next = self.next.wrapping_add(count);
+            return;
         }
         for _ in 0..count {
-            self.mark(self.next.wrapping_add(AHEAD), false);
+            let oldest = (self.origin + AHEAD as usize) % WINDOW;
+            self.mark(oldest, false);
+            self.origin = (self.origin + 1) % WINDOW;
             self.next = self.next.wrapping_add(1);
         }
     }
 
-    fn restart(&mut self, next: u32) {
-        self.next = next;
+    /// Something earlier than `next` comes first, while nothing has been accepted.
+    fn step_back(&mut self, to: u32) {
+        let steps = self.next.wrapping_sub(to);
+        let waiting = self.furthest.wrapping_sub(self.next);
+        if steps.saturating_add(waiting) <= AHEAD {
+            self.origin = (self.origin + WINDOW - steps as usize) % WINDOW;
+            self.next = to;
+            return;
+        }
+        let (from, end) = (self.next, self.furthest);
         self.known = [0; WORDS];
-        self.waiting = 0;
+        self.next = to;
+        self.leave_out(from, end);
+    }
+
+    /// Where the byte with this number is, if it lies within the window.
+    fn slot(&self, at: u32) -> Option<usize> {
+        let index = distance(self.next.wrapping_sub(BEHIND), at);
+        let index = usize::try_from(index).ok().filter(|&at| at < WINDOW)?;
+        Some((self.origin + WINDOW - BEHIND as usize + index) % WINDOW)
     }
 
     fn is_known(&self, at: u32) -> bool {
-        let slot = slot(at);
-        let word = self.known.get(slot / 64).copied().unwrap_or(0);
-        word & (1 << (slot % 64)) != 0
+        self.slot(at).is_some_and(|slot| {
+            self.known
+                .get(slot / 64)
+                .is_some_and(|word| word >> (slot % 64) & 1 == 1)
+        })
     }
 
-    fn mark(&mut self, at: u32, known: bool) {
-        let slot = slot(at);
+    fn mark(&mut self, slot: usize, known: bool) {
         if let Some(word) = self.known.get_mut(slot / 64) {
             let bit = 1 << (slot % 64);
             *word = if known { *word | bit } else { *word & !bit };
@@ -313,9 +347,9 @@ impl fmt::Debug for Received {
         f.debug_struct("Received")
             .field("state", &self.state)
             .field("next", &self.next)
+            .field("furthest", &self.furthest)
             .field("end", &self.end)
-            .field("waiting", &self.waiting)
-            .field("strays", &self.strays)
+            .field("disputed", &self.disputed)
             .finish_non_exhaustive()
     }
 }
@@ -327,6 +361,10 @@ fn is_keep_alive(next: u32, start: u32, bytes: &[u8]) -> bool {
     bytes == [0] && start == next.wrapping_sub(1)
 }
 
-fn slot(at: u32) -> usize {
-    at as usize % WINDOW
+/// The earlier one of two sequence numbers.
+fn earliest(known: Option<u32>, other: u32) -> u32 {
+    match known {
+        Some(known) if distance(known, other) >= 0 => known,
+        Some(_) | None => other,
+    }
 }

@@ -25,6 +25,7 @@ fn rules() -> Rules {
     Rules {
         control_ports: vec![21],
         passive_ports: vec!["50000-50099".parse().expect("a range")],
+        new_control_ports: None,
         uses: 1,
         now: 1_000,
     }

@@ -1,7 +1,12 @@
-//! Narrowing of active mode to the port that the client announced (rule O10).
+//! Narrowing of active mode: to the port that the client announced (rule O10), or to nothing
+//! after `EPSV ALL` (rule C5).
+//!
+//! An honest client must never lose a transfer by it. An ftpd may connect while it handles a
+//! command (rule O5), so a port binds only while no command that asks for another is unanswered
+//! or unread, and not where text was lost.
 
 use ftpguard_common::{
-    abi::{Advice, SessionKey},
+    abi::{Advice, SessionKey, advice_flags},
     ftp::argument::{Relation, Target},
     net::Port,
 };
@@ -11,44 +16,49 @@ use crate::kernel::{KernelError, Maps};
 
 impl Guard {
     /// Narrows the session's active mode to one port (rule O10), or widens it again where the
-    /// port is [`Port::NONE`].
+    /// port is [`Port::NONE`]. After `EPSV ALL` it is closed either way (rule C5).
     pub(super) fn narrow(&mut self, key: &SessionKey, port: Port) -> Result<(), KernelError> {
-        if port == Port::NONE {
+        let mut advice = Advice::default();
+        if !self.watcher.awaits_data_command(key) {
+            advice.active_port = port;
+        }
+        if self.watcher.is_epsv_all(key) {
+            advice.flags |= advice_flags::EPSV_ALL;
+        }
+        if advice == Advice::default() {
             return match self.text.narrowed.remove(key) {
                 Some(_) => Maps::forget(&mut self.kernel.maps.advice, key),
                 None => Ok(()),
             };
         }
-        let read = self.watcher.client_sequence(key).unwrap_or_default();
-        self.text.narrowed.insert(*key, (port, read));
-        self.tell_narrow(key, port, read)
+        advice.client_sequence = self.watcher.client_sequence(key).unwrap_or_default();
+        self.text.narrowed.insert(*key, advice);
+        self.advise(key, advice)
     }
 
-    /// Tells the kernel side how far narrowed sessions are read by now: it binds them only while
-    /// there is nothing unread.
-    pub(super) fn keep_narrow(&mut self) -> Result<(), KernelError> {
-        let mut news = Vec::new();
-        for (key, (port, told)) in &mut self.text.narrowed {
-            if let Some(read) = self.watcher.client_sequence(key)
-                && read != *told
-            {
-                *told = read;
-                news.push((*key, *port, read));
-            }
-        }
-        for (key, port, read) in news {
-            self.tell_narrow(&key, port, read)?;
+    /// Captured bytes were lost, and nobody knows whose: nothing is narrow any more.
+    pub(in crate::guard) fn widen_all(&mut self) -> Result<(), KernelError> {
+        for (key, _) in std::mem::take(&mut self.text.narrowed) {
+            Maps::forget(&mut self.kernel.maps.advice, &key)?;
         }
         Ok(())
     }
 
-    fn tell_narrow(&mut self, key: &SessionKey, port: Port, read: u32) -> Result<(), KernelError> {
-        let advice = Advice {
-            active_port: port,
-            flags: 0,
-            client_sequence: read,
-        };
-        self.advise(key, advice)
+    /// Tells the kernel side how far narrowed sessions are read by now: it binds them to their
+    /// port only while there is nothing unread.
+    pub(super) fn keep_narrow(&mut self) -> Result<(), KernelError> {
+        let mut news = Vec::new();
+        for (key, advice) in &mut self.text.narrowed {
+            let read = self.watcher.client_sequence(key).unwrap_or_default();
+            if read != advice.client_sequence {
+                advice.client_sequence = read;
+                news.push((*key, *advice));
+            }
+        }
+        for (key, advice) in news {
+            self.advise(&key, advice)?;
+        }
+        Ok(())
     }
 
     pub(super) fn advise(&mut self, key: &SessionKey, advice: Advice) -> Result<(), KernelError> {

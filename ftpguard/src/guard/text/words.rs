@@ -14,15 +14,15 @@ pub(super) fn changes_something(event: &DialogueEvent) -> bool {
         | DialogueEvent::PassiveUnread { .. }
         | DialogueEvent::ActiveRequested { .. }
         | DialogueEvent::ActiveAccepted { .. }
+        | DialogueEvent::EpsvAllAccepted
         | DialogueEvent::Reset
         | DialogueEvent::Quit
+        | DialogueEvent::Desynchronised(_)
         | DialogueEvent::Opaque(_) => true,
         DialogueEvent::MalformedArgument { .. }
-        | DialogueEvent::EpsvAllAccepted
         | DialogueEvent::ProtocolViolation(_)
         | DialogueEvent::UnsolicitedReply(_)
         | DialogueEvent::LineTooLong
-        | DialogueEvent::Desynchronised(_)
         | DialogueEvent::Resynchronised => false,
     }
 }

@@ -1,0 +1,304 @@
+//! New settings for a running guard: `ftpguard reload`, SIGHUP, and `ftpguard mode`.
+//!
+//! Either everything the file says is put into force, or nothing is and the former settings stay.
+//! Established connections are never judged, so no transfer ends.
+
+use std::{collections::BTreeSet, error::Error, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Guard, policy, settings};
+use crate::{
+    config::{Change, Config, ModeArg, Unusable},
+    events::Happening,
+    kernel::KernelError,
+    why::evidence::Evidence,
+};
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The file.
+    pub file: String,
+    /// The keys that changed.
+    pub changed: Vec<String>,
+    /// The mode in force.
+    pub mode: String,
+    /// The mode that file and command line name.
+    pub configured: String,
+}
+
+/// What a change of the mode did, or the mode as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switched {
+    /// The mode in force.
+    pub mode: String,
+    /// The mode that file and command line name, and a restart brings back.
+    pub configured: String,
+    /// What monitor mode would have refused; none in enforce mode.
+    #[serde(default)]
+    pub evidence: Option<Evidence>,
+}
+
+/// Why the former settings stay.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// The file is wrong, or does not fit the command line.
+    Unusable(Unusable),
+    /// These keys differ, and a running guard cannot take a new value.
+    NeedsRestart(Vec<String>),
+    /// The kernel refused.
+    Kernel(anyhow::Error),
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unusable(unusable) => unusable.fmt(f)?,
+            Self::NeedsRestart(keys) => write!(
+                f,
+                "{} cannot change while the guard runs; restart it",
+                keys.join(", ")
+            )?,
+            Self::Kernel(error) => write!(f, "{error:#}")?,
+        }
+        f.write_str(" (nothing was changed)")
+    }
+}
+
+impl Error for Kept {}
+
+impl Guard {
+    /// Reads file and command line again and puts what they say into force.
+    pub(super) fn reload(&mut self) -> Result<Reloaded, Kept> {
+        let fresh = self.args.given.resolve().map_err(Kept::Unusable)?;
+        let changed: Vec<String> = self
+            .configured
+            .differences(&fresh)
+            .into_iter()
+            .map(|key| key.name.to_owned())
+            .collect();
+        let impossible = impossible(&self.configured, &fresh);
+        if !impossible.is_empty() {
+            return Err(Kept::NeedsRestart(impossible));
+        }
+        let mut next = fresh.clone();
+        if fresh.mode == self.configured.mode {
+            // Not the file's word: it was switched at run time, and stays.
+            next.mode = self.config.mode;
+        }
+        self.put_into_force(&next)?;
+        let switched = next.mode != self.config.mode;
+        self.config = next;
+        if switched {
+            self.mode_changed()
+                .map_err(|error| Kept::Kernel(error.into()))?;
+        }
+        self.configured = fresh;
+        self.journal.tell(Happening::ConfigurationReloaded {
+            changed: changed.join(" "),
+        });
+        Ok(Reloaded {
+            file: self.args.given.file().display().to_string(),
+            changed,
+            mode: self.config.mode.label().to_owned(),
+            configured: self.configured.mode.label().to_owned(),
+        })
+    }
+
+    /// Switches the mode, until it is switched again, the file names another one, or the guard
+    /// is restarted.
+    pub(super) fn switch(&mut self, mode: ModeArg) -> Result<Switched, KernelError> {
+        if mode != self.config.mode {
+            let next = Config {
+                mode,
+                ..self.config.clone()
+            };
+            self.kernel.set_policy(policy(&next))?;
+            self.config = next;
+            self.mode_changed()?;
+            self.journal.tell(Happening::ModeSwitched {
+                mode: mode.label().into(),
+            });
+        }
+        self.switched()
+    }
+
+    /// Evidence is collected in monitor mode only.
+    fn mode_changed(&mut self) -> Result<(), KernelError> {
+        match self.config.mode {
+            ModeArg::Monitor => self.begin_monitor(),
+            ModeArg::Enforce => {
+                self.monitored = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// The mode in force, and the one that a restart brings back.
+    pub(super) fn switched(&self) -> Result<Switched, KernelError> {
+        Ok(Switched {
+            mode: self.config.mode.label().to_owned(),
+            configured: self.configured.mode.label().to_owned(),
+            evidence: self.evidence()?,
+        })
+    }
+
+    /// Puts `next` into force, or what was before.
+    fn put_into_force(&mut self, next: &Config) -> Result<(), Kept> {
+        let before = settings(&self.config, &self.host);
+        let after = settings(next, &self.host);
+        let result = self
+            .adopt_for(next)
+            .and_then(|()| Ok(self.kernel.change(&before, &after)?))
+            // What began to listen meanwhile.
+            .and_then(|()| self.adopt_for(next));
+        let Err(error) = result else {
+            return Ok(());
+        };
+        if let Err(second) = self.kernel.change(&after, &before) {
+            log::error!("the former settings cannot be put back: {second}; restart the guard");
+        }
+        Err(Kept::Kernel(error))
+    }
+
+    /// Learns what is open on ports that are new: other software's listeners in a new range
+    /// would be closed, and sessions on a new control port not known.
+    fn adopt_for(&mut self, next: &Config) -> anyhow::Result<()> {
+        if next.ftpd == self.config.ftpd {
+            return Ok(());
+        }
+        let known = self.config.control_ports();
+        let mut new = next.control_ports();
+        new.retain(|port| !known.contains(port));
+        self.adopt(next, Some(new))
+    }
+}
+
+/// What differs and needs a restart.
+fn impossible(before: &Config, after: &Config) -> Vec<String> {
+    let mut keys: Vec<String> = before
+        .differences(after)
+        .into_iter()
+        .filter(|key| key.change == Change::Restart)
+        .map(|key| key.name.to_owned())
+        .collect();
+    // The kernel side sees a session end by its control port.
+    let kept: BTreeSet<u16> = after.control_ports().into_iter().collect();
+    keys.extend(
+        before
+            .control_ports()
+            .into_iter()
+            .filter(|port| !kept.contains(port))
+            .map(|port| format!("control port {port}, which is dropped,")),
+    );
+    keys
+}
+
+impl Reloaded {
+    /// For people, ending in a newline.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let changed = if self.changed.is_empty() {
+            "nothing has changed".to_owned()
+        } else {
+            format!("in force now: {}", self.changed.join(", "))
+        };
+        let mut text = format!("{}: {changed}\n", self.file);
+        text.push_str(&note(&self.mode, &self.configured));
+        text
+    }
+}
+
+impl Switched {
+    /// For people, ending in a newline.
+    #[must_use]
+    pub fn render(&self, now: u64) -> String {
+        let evidence = self
+            .evidence
+            .as_ref()
+            .map(|evidence| evidence.render(now))
+            .unwrap_or_default();
+        let note = note(&self.mode, &self.configured);
+        format!("mode {}\n{note}{evidence}", self.mode)
+    }
+}
+
+fn note(mode: &str, configured: &str) -> String {
+    if mode == configured {
+        return String::new();
+    }
+    format!(
+        "the mode is {mode} until the guard is restarted; the configuration says {configured}, \
+         change it there to keep it\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Ftpd;
+
+    fn ports(control_ports: &[u16]) -> Config {
+        Config {
+            ftpd: vec![Ftpd {
+                control_ports: control_ports.to_vec(),
+                ..Ftpd::default()
+            }],
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn some_keys_need_a_restart() {
+        let before = Config::default();
+        let after = Config {
+            mode: ModeArg::Monitor,
+            bounce_shield: true,
+            ..Config::default()
+        };
+        assert!(impossible(&before, &after).is_empty());
+        let after = Config {
+            interfaces: vec!["eth0".to_owned()],
+            cgroup: "/sys/fs/cgroup/x".into(),
+            ..after
+        };
+        let kept = Kept::NeedsRestart(impossible(&before, &after));
+        assert_eq!(
+            kept.to_string(),
+            "interfaces, cgroup cannot change while the guard runs; restart it (nothing was changed)"
+        );
+    }
+
+    #[test]
+    fn a_control_port_can_be_added_but_not_dropped() {
+        assert!(impossible(&ports(&[21]), &ports(&[21, 990])).is_empty());
+        let kept = Kept::NeedsRestart(impossible(&ports(&[21, 990]), &ports(&[21])));
+        assert_eq!(
+            kept.to_string(),
+            "control port 990, which is dropped, cannot change while the guard runs; restart it (nothing was changed)"
+        );
+    }
+
+    #[test]
+    fn answers_for_people() {
+        let mut reloaded = Reloaded {
+            file: "/etc/ftpguard/ftpguard.toml".to_owned(),
+            ..Reloaded::default()
+        };
+        assert_eq!(
+            reloaded.render(),
+            "/etc/ftpguard/ftpguard.toml: nothing has changed\n"
+        );
+        reloaded.changed = vec!["ftpd".to_owned(), "bounce_shield".to_owned()];
+        reloaded.mode = "enforce".to_owned();
+        reloaded.configured = "monitor".to_owned();
+        assert_eq!(
+            reloaded.render(),
+            "\
+/etc/ftpguard/ftpguard.toml: in force now: ftpd, bounce_shield
+the mode is enforce until the guard is restarted; the configuration says monitor, change it there to keep it
+"
+        );
+    }
+}

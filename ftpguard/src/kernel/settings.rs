@@ -1,0 +1,110 @@
+//! What the kernel side is told.
+
+use std::{collections::HashSet, ops::RangeInclusive, path::PathBuf};
+
+use aya::maps::lpm_trie::Key;
+use ftpguard_common::{
+    abi::{EXCEPTION_PORT_BITS, Exception, Policy, port_word},
+    net::{Address, Port},
+};
+
+use super::{error::KernelError, maps::Maps, words::PORTS};
+
+/// What the kernel side is told before anything is attached, and when the settings change.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The policy in force.
+    pub policy: Policy,
+    /// Ports on which the guarded ftpds accept control connections.
+    pub control_ports: Vec<u16>,
+    /// The declared passive ranges.
+    pub passive_ports: Vec<RangeInclusive<u16>>,
+    /// Ports from which an ftpd may open active data connections, 20 by default.
+    pub data_source_ports: Vec<u16>,
+    /// Destinations that an ftpd may connect to although they are no clients.
+    pub exceptions: Vec<Destination>,
+    /// Whether other people's ftpds are kept away from this host's ports below 1024 (rule O11).
+    pub bounce_shield: bool,
+    /// The cgroup v2 folder whose processes are watched; the hierarchy's root for all.
+    pub cgroup: PathBuf,
+}
+
+/// A destination that an ftpd may connect to (rule O3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Destination {
+    /// The address, of which `prefix` bits count.
+    pub address: Address,
+    /// How many bits of the address must match, counted in its 16-byte form.
+    pub prefix: u8,
+    /// The port, any port where there is none.
+    pub port: Option<u16>,
+}
+
+/// Writes the settings. What `before` had and `after` lacks is taken away last, so that nothing
+/// that both allow is refused in between.
+pub(super) fn apply(
+    maps: &mut Maps,
+    before: Option<&Settings>,
+    after: &Settings,
+) -> Result<(), KernelError> {
+    for destination in &after.exceptions {
+        maps.exceptions.insert(&destination.key(), 1, 0)?;
+    }
+    maps.set_port_roles(&after.port_roles());
+    maps.policy.set(0, after.policy, 0)?;
+    let kept: HashSet<&Destination> = after.exceptions.iter().collect();
+    let former = before.map_or(&[][..], |before| &before.exceptions);
+    for destination in former {
+        // One that is named twice is gone already.
+        if !kept.contains(destination)
+            && let Err(error) = maps.exceptions.remove(&destination.key())
+            && !super::maps::is_absent(&error)
+        {
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+impl Settings {
+    fn port_roles(&self) -> Vec<u8> {
+        let mut roles = vec![0; PORTS];
+        let mut add = |port: u16, role: u64| {
+            // Roles are the lowest byte of a word.
+            let role = u8::try_from(role & port_word::ROLES).unwrap_or(0);
+            if let Some(roles) = roles.get_mut(usize::from(port)) {
+                *roles |= role;
+            }
+        };
+        for port in self.passive_ports.iter().cloned().flatten() {
+            add(port, port_word::PASSIVE);
+        }
+        if self.bounce_shield {
+            for port in 1..1024 {
+                add(port, port_word::SHIELDED);
+            }
+        }
+        for port in &self.control_ports {
+            add(*port, port_word::CONTROL);
+        }
+        for port in &self.data_source_ports {
+            add(*port, port_word::DATA_SOURCE);
+        }
+        roles
+    }
+}
+
+impl Destination {
+    /// The network, with the bits that do not count cleared: two spellings of one network are
+    /// one entry.
+    fn key(&self) -> Key<Exception> {
+        Key::new(
+            EXCEPTION_PORT_BITS + u32::from(self.prefix),
+            Exception {
+                port: self.port.map_or(Port::NONE, Port::new),
+                pad: 0,
+                address: self.address,
+            },
+        )
+    }
+}

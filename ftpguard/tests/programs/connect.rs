@@ -1,0 +1,198 @@
+//! The connect() hooks. The kernel runs them for real calls only, so this process is the ftpd:
+//! for a moment it sits in a cgroup of its own, to which they are attached.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process,
+    time::Duration,
+};
+
+use ftpguard::kernel::{Kernel, Settings};
+use ftpguard_common::{
+    abi::{Active, Advice, Mode, PinholeKey, Policy, Process, Session, SessionKey, advice_flags},
+    net::Port,
+    verdict::{Reason, Verdict},
+};
+
+use crate::bed::{address, settings};
+
+/// How far the client's side was captured.
+const SEQUENCE: u32 = 4_711;
+/// The port that the client announced, and another one.
+const ANNOUNCED: u16 = 5_000;
+const OTHER: u16 = 5_001;
+/// The client's port of the control connection.
+const CONTROL_SOURCE: u16 = 1_000;
+
+#[test]
+fn connect_calls_of_an_ftpd_o1_o2_o3_o10_c5() {
+    let room = Room::enter();
+    let mut bed = Bed::new(&room);
+    let narrow = |active_port, client_sequence| Advice {
+        active_port: Port::new(active_port),
+        flags: 0,
+        client_sequence,
+    };
+    let epsv_all = |client_sequence| Advice {
+        flags: advice_flags::EPSV_ALL,
+        ..narrow(0, client_sequence)
+    };
+    // IPv4 and IPv6, a client and a stranger on this host.
+    for (client, stranger) in [("127.0.0.9", "127.0.0.8"), ("::1", "fe80::1")] {
+        let session = bed.serve(client);
+        bed.advise(&session, None);
+        bed.check(client, OTHER, Some(Reason::ConnectToPeer));
+        bed.check(client, 25, Some(Reason::ConnectToLowPort));
+        bed.check(client, CONTROL_SOURCE, Some(Reason::ConnectToControlSource));
+        bed.check(stranger, OTHER, Some(Reason::ConnectToStranger));
+        // Narrowed to one port (rule O10).
+        bed.advise(&session, Some(narrow(ANNOUNCED, SEQUENCE)));
+        bed.check(client, ANNOUNCED, Some(Reason::ConnectToPeer));
+        bed.check(client, OTHER, Some(Reason::ConnectToOtherPort));
+        bed.check(client, CONTROL_SOURCE, Some(Reason::ConnectToControlSource));
+        // Not while the client has said more than was read (rule O5).
+        bed.advise(&session, Some(narrow(ANNOUNCED, SEQUENCE - 1)));
+        bed.check(client, OTHER, Some(Reason::ConnectToPeer));
+        // After EPSV ALL to nobody, whatever was read (rule C5).
+        for read in [SEQUENCE, SEQUENCE - 1] {
+            bed.advise(&session, Some(epsv_all(read)));
+            for port in [ANNOUNCED, OTHER, CONTROL_SOURCE, 25] {
+                bed.check(client, port, Some(Reason::ConnectAfterEpsvAll));
+            }
+            bed.check(stranger, OTHER, Some(Reason::ConnectToStranger));
+        }
+        bed.advise(&session, None);
+        bed.check(client, OTHER, Some(Reason::ConnectToPeer));
+        for active in [Active::Exceptions, Active::Off] {
+            bed.set_active(active);
+            bed.check(client, OTHER, Some(Reason::ConnectWhileOff));
+        }
+        bed.set_active(Active::Client);
+    }
+    // Other software on the host.
+    bed.forget();
+    bed.check("127.0.0.8", OTHER, None);
+}
+
+/// The loaded programs, attached to the room.
+struct Bed {
+    kernel: Kernel,
+    policy: Policy,
+}
+
+impl Bed {
+    fn new(room: &Room) -> Self {
+        let settings = Settings {
+            cgroup: room.path.clone(),
+            ..settings(Mode::Enforce, false)
+        };
+        let mut kernel = Kernel::load(&settings).unwrap();
+        kernel.attach_connect().unwrap();
+        Self {
+            kernel,
+            policy: settings.policy,
+        }
+    }
+
+    /// This process serves a session of this client.
+    fn serve(&mut self, client: &str) -> SessionKey {
+        let client = address(client);
+        let key = SessionKey {
+            client,
+            server: client,
+            client_port: Port::new(CONTROL_SOURCE),
+            server_port: Port::new(21),
+        };
+        let session = Session {
+            id: 7,
+            opened_at: 1,
+            pinhole: PinholeKey::NONE,
+            client_sequence: SEQUENCE,
+        };
+        let process = Process {
+            session_id: 7,
+            session: key,
+            parent: 1,
+            control_port: Port::new(21),
+            flags: 0,
+            reader: 0,
+        };
+        let maps = &mut self.kernel.maps;
+        maps.sessions.insert(key, session, 0).unwrap();
+        maps.processes.insert(process::id(), process, 0).unwrap();
+        key
+    }
+
+    fn forget(&mut self) {
+        self.kernel.maps.processes.remove(&process::id()).unwrap();
+    }
+
+    fn advise(&mut self, key: &SessionKey, advice: Option<Advice>) {
+        let map = &mut self.kernel.maps.advice;
+        match advice {
+            Some(advice) => map.insert(key, advice, 0).unwrap(),
+            // There may be none yet.
+            None => drop(map.remove(key)),
+        }
+    }
+
+    fn set_active(&mut self, active: Active) {
+        self.policy.active = active as u32;
+        self.kernel.maps.policy.set(0, self.policy, 0).unwrap();
+    }
+
+    /// A call is decided so, and counted once: it fails with EPERM at once, or it does not.
+    fn check(&self, host: &str, port: u16, reason: Option<Reason>) {
+        let before = self.counts();
+        let target = SocketAddr::new(host.parse().unwrap(), port);
+        // Nobody listens there; what it comes to is another error.
+        let refused = TcpStream::connect_timeout(&target, Duration::from_millis(50))
+            .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+        let denied = reason.is_some_and(|reason| reason.verdict() == Verdict::Deny);
+        assert_eq!(refused, denied, "{target}: {reason:?}");
+        let mut expected = before;
+        if let Some(reason) = reason {
+            expected[reason as usize] += 1;
+        }
+        assert_eq!(self.counts(), expected, "{target}: {reason:?}");
+    }
+
+    fn counts(&self) -> Vec<u64> {
+        let counters = self.kernel.maps.counters().unwrap();
+        Reason::ALL
+            .iter()
+            .map(|reason| counters.reason(*reason))
+            .collect()
+    }
+}
+
+/// A cgroup of this process's own. When this value is dropped the process is back where it was.
+struct Room {
+    path: PathBuf,
+    before: PathBuf,
+}
+
+impl Room {
+    fn enter() -> Self {
+        let top = settings(Mode::Enforce, false).cgroup;
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+        let before = top.join(own.unwrap());
+        let path = top.join(format!("ftpguard-programs-{}", process::id()));
+        fs::create_dir(&path).unwrap();
+        let room = Self { path, before };
+        fs::write(room.path.join("cgroup.procs"), "0").unwrap();
+        room
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // A test that failed already is not to abort.
+        let _ = fs::write(self.before.join("cgroup.procs"), "0");
+        let _ = fs::remove_dir(&self.path);
+    }
+}
