@@ -11,6 +11,7 @@ mod kernels;
 mod record;
 mod run;
 mod setup;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -45,6 +46,8 @@ enum Task {
     Dist(dist::Arguments),
     /// Boot every supported kernel in QEMU, and run the tests there
     Kernels(kernels::Arguments),
+    /// Kill, restart, hang and upgrade the daemon while clients transfer and others attack
+    Soak(soak::Arguments),
     /// The part of `run` that needs root
     #[command(hide = true)]
     Demo(run::Demo),
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Task::Record(arguments) => record::record(&arguments),
         Task::Dist(arguments) => dist::dist(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Kernels(arguments) => kernels::kernels(&arguments),
+        Task::Soak(arguments) => soak::soak(&arguments),
         Task::Demo(arguments) => run::demo(&arguments),
     };
     result.unwrap_or_else(|error| {
