@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod check;
 mod cost;
+mod dist;
 mod exec;
 mod ftpds;
 mod kernels;
@@ -44,6 +45,8 @@ enum Task {
     Record(record::Arguments),
     /// Measure what each program of the kernel side costs under load
     Cost(cost::Arguments),
+    /// Make the packages: a tarball, a .deb and an .rpm; install, upgrade and purge the .deb
+    Dist(dist::Arguments),
     /// Boot every supported kernel in QEMU, and run the tests there
     Kernels(kernels::Arguments),
     /// Kill, restart, hang and upgrade the daemon while clients transfer and others attack
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::bench(&arguments),
         Task::Record(arguments) => record::record(&arguments),
         Task::Cost(arguments) => cost::cost(&arguments),
+        Task::Dist(arguments) => dist::dist(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Kernels(arguments) => kernels::kernels(&arguments),
         Task::Soak(arguments) => soak::soak(&arguments),
         Task::Demo(arguments) => run::demo(&arguments),
