@@ -341,6 +341,10 @@ pub struct Policy {
     pub serving_age: u64,
     /// How long the egress guard remembers a refused destination, in nanoseconds.
     pub barred_age: u64,
+    /// Not 0 where the daemon is woken for each pinhole that is made: a firewall waits for it.
+    pub wake: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Whether denials take effect.
@@ -418,7 +422,7 @@ const _: () = {
     assert!(size_of::<Peer>() == 20);
     assert!(size_of::<Exception>() == 20);
     assert!(size_of::<Barred>() == 20);
-    assert!(size_of::<Policy>() == 32);
+    assert!(size_of::<Policy>() == 40);
     assert!(size_of::<KernelOffsets>() == 40);
     // A per-CPU array of counters stays within one page for each CPU.
     assert!(COUNTER_COUNT <= 512);

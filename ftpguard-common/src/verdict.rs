@@ -16,6 +16,40 @@ pub enum Verdict {
     Deny,
 }
 
+/// What a denial is a sign of. Each has an allowance of events of its own, so that one cannot
+/// hide another (rule I6).
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Attack {
+    /// Somebody went for a live port that is not his.
+    Theft = 0,
+    /// Somebody looked for open ports, or for a way around the guard.
+    Probe = 1,
+    /// Somebody tried to have the ftpd connect where it must not.
+    Bounce = 2,
+}
+
+impl Attack {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Theft, Self::Probe, Self::Bounce];
+
+    /// The name in events.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Theft => "theft-attempt",
+            Self::Probe => "probe",
+            Self::Bounce => "bounce",
+        }
+    }
+
+    /// The kind with this label.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|attack| attack.label() == label)
+    }
+}
+
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident: $verdict:ident, $label:literal, $text:literal;)+) => {
         /// Why a verdict came out as it did. The number indexes the `COUNTERS` map.
@@ -190,6 +224,40 @@ const fn length<T>(all: &[T]) -> u32 {
 }
 
 impl Reason {
+    /// What a denial for this reason is a sign of.
+    #[inline(always)]
+    #[must_use]
+    pub const fn attack(self) -> Attack {
+        match self {
+            Self::NoPinhole => Attack::Theft,
+            Self::PortNotGuarded
+            | Self::ControlPort
+            | Self::Pinhole
+            | Self::ForeignListener
+            | Self::ControlPeer
+            | Self::NotOurAddress
+            | Self::ClosedPort
+            | Self::Bounced
+            | Self::TinyFragment
+            | Self::Malformed
+            | Self::TooDeep => Attack::Probe,
+            Self::ConnectToPeer
+            | Self::ConnectToControlSource
+            | Self::ConnectListed
+            | Self::ConnectUnprompted
+            | Self::ConnectToStranger
+            | Self::ConnectToLowPort
+            | Self::ConnectToOtherPort
+            | Self::ConnectWhileOff
+            | Self::ConnectAfterEpsvAll
+            | Self::DataToPeer
+            | Self::DataListed
+            | Self::DataToStranger
+            | Self::DataToLowPort
+            | Self::DataBarred => Attack::Bounce,
+        }
+    }
+
     /// Where this reason is counted in the `COUNTERS` map.
     #[inline(always)]
     #[must_use]

@@ -34,6 +34,7 @@
 )]
 
 mod access;
+mod allowance;
 mod connect;
 mod egress;
 mod ingress;

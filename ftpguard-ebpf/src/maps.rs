@@ -11,7 +11,7 @@ use ftpguard_common::{
         MAX_PINHOLES, MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy,
         Process, Serving, Session, SessionKey,
     },
-    event::{ControlHeader, MAX_CAPTURE},
+    event::{ControlHeader, EventBudget, MAX_CAPTURE, SOURCES, Told},
     net::Address,
     verdict::COUNTER_COUNT,
 };
@@ -108,10 +108,16 @@ pub(crate) static CGROUP: CgroupArray = CgroupArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
 
-/// How many denials this CPU may still report one by one. Written by the daemon, counted down
-/// here. At 0 denials are only counted, as `event-suppressed`.
+/// How many denials of each kind this CPU may still report one by one. Written by the daemon,
+/// counted down here. At 0 denials are only counted, as `event-suppressed`.
 #[map]
-pub(crate) static EVENT_BUDGET: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(1, 0);
+
+/// How many denials this CPU has reported of each source in this second, by kind of attack and a
+/// hash of the source. Written and read here only. Sources that share a place share an allowance
+/// until the next second.
+#[map]
+pub(crate) static TOLD: PerCpuArray<Told> = PerCpuArray::with_max_entries(4 * SOURCES, 0);
 
 /// Typed events for the daemon. Full: counted as `event-lost`.
 #[map]

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use self::keys::keys;
 pub use self::{
     check::Problem,
-    choices::{ActiveArg, ModeArg, TrackingArg, XdpArg},
+    choices::{ActiveArg, HiddenArg, ModeArg, TrackingArg, XdpArg},
     file::Wrong,
     ftpd::{ExceptionRule, Ftpd},
     given::Unusable,
@@ -38,6 +38,7 @@ pub use self::{
 };
 use crate::{
     metrics::MetricsAddress,
+    nft::NftSet,
     values::{PortRange, parse_port},
 };
 
@@ -103,6 +104,17 @@ keys! {
     /// to attack its services
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     bounce_shield: bool = false, now;
+
+    /// Where all clients come from one address, of this host or of its gateway, a proxy hides
+    /// them: "refuse" to enforce and say so, or "enforce" all the same
+    #[arg(long, value_name = "WHAT")]
+    hidden_clients: HiddenArg = HiddenArg::Refuse, now;
+
+    /// Sets of a firewall that are kept filled with the live pinholes: "inet filter ftp" for ftp4
+    /// (ipv4_addr . inet_service) and ftp6 (ipv6_addr . inet_service) in the table filter of the
+    /// family inet, or "off"
+    #[arg(long, value_name = "FAMILY TABLE NAME")]
+    nft_set: NftSet = NftSet::Off, restart;
 
     /// cgroup v2 folder whose processes are watched. Empty: the root of the hierarchy, which
     /// stands for every process of the host

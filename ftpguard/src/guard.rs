@@ -1,7 +1,9 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
 mod answers;
+mod firewall;
 mod ftpds;
+mod hidden;
 mod interfaces;
 mod latecomers;
 mod reload;
@@ -30,25 +32,30 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog, why::Monitored};
+use self::{
+    firewall::Firewall, hidden::Clients, interfaces::Interfaces, sweep::Sweep, text::Text,
+    watchdog::Watchdog, why::Monitored,
+};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::RunArgs,
     clock,
     config::{Config, ModeArg, TrackingArg},
     control_socket::{ControlSocket, Question},
+    doctor::predict::Seen,
     events::{Ends, Happening, read_event},
     journal::Journal,
     kernel::{Attached, Kernel, Maps, Ring, Settings},
     metrics,
     network::Changes,
+    nft::NftSet,
     preflight::{self, Host},
     state::{self, State},
     values::PortRange,
     watcher::Watcher,
 };
 
-/// How many denials each CPU may tell one by one between two refills.
+/// How many denials of each kind all CPUs may tell one by one between two refills.
 const EVENT_BUDGET: u32 = 64;
 /// How long after a denial the budget is refilled.
 const REFILL_AFTER: Duration = Duration::from_millis(100);
@@ -99,6 +106,8 @@ struct Guard {
     kernel: Kernel,
     attached: Vec<Attached>,
     interfaces: Interfaces,
+    clients: Clients,
+    firewall: Firewall,
     journal: Journal,
     state: State,
     ready_at: Instant,
@@ -115,6 +124,8 @@ struct Guard {
     text: Text,
     sweep: Sweep,
     watchdog: Watchdog,
+    /// The passive ports that each FTP server chose (rule D1).
+    ports: Seen,
     /// Since when monitor mode collects its evidence; `None` where it does not.
     monitored: Option<Monitored>,
 }
@@ -165,6 +176,7 @@ impl Guard {
         // Before the interfaces are listed, so that none is missed.
         let network = Changes::watch().context("watching interfaces and addresses")?;
         let host = preflight::check(&config.interfaces, config.cgroup())?;
+        let firewall = Firewall::open(&config.nft_set)?;
         // Before anything is attached: a second guard on the same folder ends here.
         let socket = ControlSocket::bind(&args.runtime_dir, &config.socket_group)?;
         let mut kernel = Kernel::load(&settings(&config, &host))?;
@@ -174,7 +186,9 @@ impl Guard {
                 .context("watching the ring buffer of control bytes")?,
             network,
         };
-        kernel.maps.refill_event_budget(EVENT_BUDGET)?;
+        kernel
+            .maps
+            .refill_event_budget(EVENT_BUDGET, sweep::salt())?;
         let now = Instant::now();
         let mut guard = Self {
             args: args.clone(),
@@ -182,6 +196,8 @@ impl Guard {
             kernel,
             attached: Vec::new(),
             interfaces: Interfaces::default(),
+            clients: Clients::default(),
+            firewall,
             journal: Journal::start(args.json).context("starting the output thread")?,
             state: State::default(),
             ready_at: now,
@@ -197,6 +213,7 @@ impl Guard {
             text: Text::default(),
             sweep: Sweep::default(),
             watchdog: Watchdog::from_environment(),
+            ports: Seen::default(),
             monitored: None,
             configured: config.clone(),
             config,
@@ -239,7 +256,6 @@ impl Guard {
     /// Adopts what is open already: everything, or with `new_control_ports` what belongs to
     /// these, and other software's listeners in the passive ranges.
     fn adopt(&mut self, config: &Config, new_control_ports: Option<Vec<u16>>) -> Result<()> {
-        let first = new_control_ports.is_none();
         let reader = Reader {
             cgroup: self.host.cgroup.clone(),
             control_ports: config.control_ports(),
@@ -253,16 +269,22 @@ impl Guard {
         };
         for (id, key) in adopt::adopt(&mut self.kernel, &reader, &rules)? {
             self.state.session_opened(id, key);
+            self.clients.add(key.client);
             self.journal
                 .tell(Happening::SessionAdopted(Ends::from(&key)));
         }
         // Pinholes for listeners that were open already.
         self.state.reload(&self.kernel);
         for (_, pinhole) in Maps::entries(&self.kernel.maps.pinholes) {
-            if first && pinhole.origin == Origin::Adopted as u32 {
+            let is_new = rules
+                .new_control_ports
+                .as_ref()
+                .is_none_or(|ports| ports.contains(&pinhole.server_port.number()));
+            if is_new && pinhole.origin == Origin::Adopted as u32 {
                 self.state.origins.made(pinhole.server_port, pinhole.origin);
             }
         }
+        self.judge_clients()?;
         Ok(())
     }
 
@@ -348,13 +370,16 @@ impl Guard {
 
     /// Whether every event is read now.
     fn read_events(&mut self, ring: &mut Ring) -> bool {
-        ring.drain(BATCH, |record| self.on_event(record))
+        let all = ring.drain(BATCH, |record| self.on_event(record));
+        self.tell_firewall();
+        all
     }
 
     fn read_control(&mut self, ring: &mut Ring) -> Result<()> {
         ring.drain(BATCH, |record| self.on_control(record));
         self.settle_text()?;
         self.look_at = self.look_at.or_else(|| self.text.look_at());
+        self.tell_firewall();
         Ok(())
     }
 
@@ -366,14 +391,20 @@ impl Guard {
             return;
         };
         let what = self.with_owner(what, &event);
-        if what.is_denial() && self.refill_at.is_none() {
-            self.refill_at = Some(Instant::now() + REFILL_AFTER);
-        }
-        if what.is_denial() {
+        if what.attack().is_some() {
+            self.refill_at
+                .get_or_insert_with(|| Instant::now() + REFILL_AFTER);
             self.remember(&what, &event);
         }
+        self.note_port(&what, &event);
         self.state.follow(&event);
         self.count_origin(&event);
+        if let Happening::SessionOpened(_) = what {
+            self.clients.add(event.remote);
+            if let Err(error) = self.judge_clients() {
+                log::error!("{error}");
+            }
+        }
         if let Happening::SessionClosed(_) = what {
             self.forget_text(&state::session_key(&event));
         }
@@ -482,7 +513,7 @@ impl Guard {
     }
 }
 
-fn settings(config: &Config, host: &Host) -> Settings {
+pub(crate) fn settings(config: &Config, host: &Host) -> Settings {
     Settings {
         policy: policy(config),
         control_ports: config.control_ports(),
@@ -506,6 +537,8 @@ fn policy(config: &Config) -> Policy {
         uses: u32::from(config.uses),
         serving_age: nanoseconds(SERVING_AGE),
         barred_age: nanoseconds(BARRED_AGE),
+        wake: u32::from(config.nft_set != NftSet::Off),
+        pad: 0,
     }
 }
 

@@ -24,6 +24,9 @@ pub struct Status {
     pub pid: u32,
     /// `monitor` or `enforce`.
     pub mode: String,
+    /// Why denials take no effect although they should.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_enforced: Option<String>,
     /// `socket` or `text`.
     pub tracking: String,
     /// Whom active mode may reach: `client`, `exceptions` or `off`.

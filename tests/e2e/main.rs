@@ -9,8 +9,14 @@
 )]
 
 mod active;
+mod doctor;
+mod dresses;
+mod firewall;
+mod flood;
 mod gates;
 mod help;
+mod hidden;
+mod hostile;
 mod interfaces;
 mod levels;
 mod lifecycle;
@@ -18,6 +24,8 @@ mod listeners;
 mod metrics;
 mod narrowing;
 mod neighbours;
+mod networks;
+mod others;
 mod passive;
 mod proxy;
 mod refusals;

@@ -68,12 +68,12 @@ fn admits(kind: Kind, uses: u8, at_once: bool) {
             told("other bytes")
         );
     }
-    let used = guard
+    let told_uses = guard
         .events()
         .iter()
         .filter(|event| is_kind(event, "pinhole-used"))
         .count();
-    assert_eq!(used, 2 * usize::from(uses), "{}", told("uses told"));
+    assert_eq!(told_uses, 2 * usize::from(uses), "{}", told("uses told"));
     assert!(guard.counter(Reason::NoPinhole).expect("status") >= 6);
 }
 

@@ -23,8 +23,9 @@ use serde_json::Value;
 use crate::{
     cgroup::Cgroup,
     ftpd::CONTROL_PORT,
+    namespace::Namespace,
     process::{Finished, Process},
-    sandbox::{Host, INTERFACE, Sandbox},
+    sandbox::{INTERFACE, Sandbox},
 };
 
 /// The environment variable that names the binary to test.
@@ -46,12 +47,14 @@ pub struct Options {
     pub tracking: &'static str,
     /// `--xdp-mode`
     pub xdp_mode: &'static str,
+    /// `--iface`, one for each; none for all but `lo`.
+    pub interfaces: Vec<String>,
+    /// `--nft-set`
+    pub nft_set: Option<&'static str>,
     /// `--allow-connect`
     pub allow_connect: Vec<String>,
     /// `--uses`
     pub uses: u8,
-    /// `--iface`, one for each; none for all but `lo`.
-    pub interfaces: Vec<String>,
     /// `--bounce-shield`
     pub bounce_shield: bool,
     /// `--control-port`
@@ -69,9 +72,10 @@ impl Default for Options {
             mode: "enforce",
             tracking: "socket",
             xdp_mode: "auto",
+            interfaces: vec![INTERFACE.to_owned()],
+            nft_set: None,
             allow_connect: Vec::new(),
             uses: 1,
-            interfaces: vec![INTERFACE.to_owned()],
             bounce_shield: false,
             control_port: CONTROL_PORT,
             passive_ports: Some(50_000..=50_031),
@@ -109,10 +113,10 @@ impl Guard {
         Self::start_on(sandbox, sandbox.server(), sandbox.ftpd_cgroup(), options)
     }
 
-    /// Starts a guard of what runs in this control group on some host.
+    /// Starts a guard in a network namespace, of what runs in this control group.
     pub fn start_on(
         sandbox: &Sandbox,
-        host: &Host,
+        place: &Namespace,
         cgroup: &Cgroup,
         options: &Options,
     ) -> Result<Self> {
@@ -137,6 +141,9 @@ impl Guard {
         command.arg("--runtime-dir").arg(&runtime);
         command.args(["--mode", options.mode, "--tracking", options.tracking]);
         command.args(["--xdp-mode", options.xdp_mode]);
+        if let Some(set) = options.nft_set {
+            command.args(["--nft-set", set]);
+        }
         command.args(["--uses", &options.uses.to_string()]);
         if options.bounce_shield {
             command.arg("--bounce-shield");
@@ -144,7 +151,7 @@ impl Guard {
         if let Some(metrics) = &options.metrics {
             command.args(["--metrics", metrics]);
         }
-        let mut process = host.spawn(&mut command)?;
+        let mut process = place.spawn(&mut command)?;
         let ready =
             process.wait_for_line("ready line", READY, |line| line.starts_with("ready:"))?;
         Ok(Self {

@@ -129,6 +129,12 @@ impl Sandbox {
         &self.third
     }
 
+    /// The bridge between the hosts. Its ports are `srv`, `cli`, `thf` and `trd`.
+    #[must_use]
+    pub fn lan(&self) -> &Namespace {
+        &self.lan
+    }
+
     /// Joins a host to the others once more, by an interface without addresses that is up.
     pub fn plug(&self, host: &Host, interface: &str) -> Result<()> {
         // The end at the bridge goes with the interface.

@@ -8,6 +8,7 @@ mod cost;
 mod exec;
 mod ftpds;
 mod kernels;
+mod record;
 mod run;
 mod setup;
 mod test;
@@ -40,6 +41,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Measure what each program of the kernel side costs under load
     Cost(cost::Arguments),
+    /// Record transcripts of real ftpds and clients into tests/transcripts/recorded
+    Record(record::Arguments),
     /// Boot every supported kernel in QEMU, and run the tests there
     Kernels(kernels::Arguments),
     /// The part of `run` that needs root
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Run(arguments) => run::run(&arguments),
         Task::Bench(arguments) => bench::bench(&arguments),
         Task::Cost(arguments) => cost::cost(&arguments),
+        Task::Record(arguments) => record::record(&arguments),
         Task::Kernels(arguments) => kernels::kernels(&arguments),
         Task::Demo(arguments) => run::demo(&arguments),
     };

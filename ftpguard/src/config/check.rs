@@ -30,13 +30,13 @@ impl Config {
     /// Drops repetitions, then checks what no single value can show: the first problem found.
     pub fn check(&mut self) -> Result<(), Problem> {
         self.tidy();
+        self.check_socket_group()?;
         if !(1..=16).contains(&self.uses) {
             return Err(Problem::new(
                 [Step::key("uses")],
                 format!("{} data connections to one port; from 1 to 16", self.uses),
             ));
         }
-        self.check_socket_group()?;
         self.check_ftpds()?;
         self.check_exceptions()
     }

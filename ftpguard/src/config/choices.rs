@@ -83,3 +83,13 @@ words! {
         Off = "off",
     }
 }
+
+/// What is done where all clients share one address of this host or of its gateway (rule I8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HiddenArg {
+    /// Nothing is enforced, and it is said why
+    Refuse,
+    /// Enforce all the same: the clients are on this host, or on the gateway
+    Enforce,
+}

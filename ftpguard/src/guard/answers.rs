@@ -41,6 +41,7 @@ impl Guard {
                 };
                 switched.map_or_else(|error| Reply::Error(error.to_string()), Reply::Mode)
             }
+            Request::Ports {} => Reply::Ports(self.port_samples()),
             Request::Why { subject } => Reply::Why(Box::new(self.why(subject))),
         };
         // The client may have gone away meanwhile.
@@ -69,6 +70,7 @@ impl Guard {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
             mode: self.config.mode.label().to_owned(),
+            not_enforced: self.clients.refusal(),
             tracking: self.config.tracking.label().to_owned(),
             active: self.config.active.label().to_owned(),
             kernel: self.host.release.clone(),

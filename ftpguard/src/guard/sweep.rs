@@ -1,6 +1,10 @@
 //! The backstop: what events should have told and did not, and what outlives its time.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    time::{Duration, Instant},
+};
 
 use ftpguard_common::{abi::Peer, net::Port, verdict::Incident};
 
@@ -12,11 +16,23 @@ use crate::{
 };
 
 /// How long a pinhole lives at most (rule K5).
-const BACKSTOP: Duration = Duration::from_mins(15);
+pub(super) const BACKSTOP: Duration = Duration::from_mins(15);
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A number that nobody outside can guess.
+pub(super) fn salt() -> u32 {
+    let [a, b, c, d, ..] = RandomState::new().hash_one(0).to_ne_bytes();
+    u32::from_ne_bytes([a, b, c, d])
+}
 
 /// What the last sweep saw.
 #[derive(Default)]
 pub(super) struct Sweep {
+    /// When it was last said how many denials were not told.
+    told_at: Option<Instant>,
+    /// The second in the kernel's books.
+    salt: u32,
     suppressed: u64,
     lost: u64,
     lost_bytes: u64,
@@ -25,12 +41,27 @@ pub(super) struct Sweep {
 }
 
 impl Guard {
-    /// Lets the kernel side report denials one by one again, and tells how many it did not.
+    /// Lets the kernel side report denials one by one again. Once a second every source may be
+    /// told of again, and it is said how many denials were not told.
     pub(super) fn refill(&mut self) -> Result<(), KernelError> {
-        self.kernel.maps.refill_event_budget(super::EVENT_BUDGET)?;
-        let suppressed = self.kernel.maps.incident(Incident::EventSuppressed)?;
+        let now = Instant::now();
+        let next_second = self.sweep.told_at.map_or(now, |at| at + SECOND);
+        if now < next_second {
+            self.refill_at = Some(next_second);
+            let maps = &mut self.kernel.maps;
+            return maps.refill_event_budget(super::EVENT_BUDGET, self.sweep.salt);
+        }
+        self.sweep.told_at = Some(now);
+        self.sweep.salt = salt();
+        let maps = &mut self.kernel.maps;
+        maps.refill_event_budget(super::EVENT_BUDGET, self.sweep.salt)?;
+        let suppressed = maps.incident(Incident::EventSuppressed)?;
         let new = suppressed.saturating_sub(self.sweep.suppressed);
         self.sweep.suppressed = suppressed;
+        if new > 0 {
+            // It may go on without a single event, where each source is told of enough.
+            self.refill_at = Some(now + SECOND);
+        }
         self.journal.tell_held_back(new);
         Ok(())
     }
@@ -44,6 +75,8 @@ impl Guard {
         self.drop_stale_advice()?;
         self.kernel.maps.refresh_addresses()?;
         self.mend_gates()?;
+        self.judge_clients()?;
+        self.fill_firewall();
         let Self {
             watcher,
             journal,

@@ -11,6 +11,7 @@ use ftpguard_common::{
         Advice, Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process,
         Session, SessionKey,
     },
+    event::EventBudget,
     net::Address,
     verdict::{COUNTER_COUNT, Incident, Reason},
 };
@@ -50,7 +51,7 @@ pub struct Maps {
     /// Reasons and incidents, counted for each CPU.
     pub counters: PerCpuArray<MapData, u64>,
     /// How many denials each CPU may still report one by one.
-    pub event_budget: PerCpuArray<MapData, u32>,
+    pub event_budget: PerCpuArray<MapData, EventBudget>,
 }
 
 impl Maps {
@@ -120,11 +121,18 @@ impl Maps {
         Ok(self.counters.get(&incident.counter(), 0)?.iter().sum())
     }
 
-    /// Lets each CPU report this many denials one by one until the next call. More are only
-    /// counted.
-    pub fn refill_event_budget(&mut self, denials: u32) -> Result<(), KernelError> {
+    /// Lets all CPUs together report this many denials of each kind one by one until the next
+    /// call, and each at least one. More are only counted. A new `salt` begins a new second for
+    /// every source.
+    pub fn refill_event_budget(&mut self, denials: u32, salt: u32) -> Result<(), KernelError> {
         let cpus = self.event_budget.get(&0, 0)?.len();
-        let values = PerCpuValues::try_from(vec![denials; cpus]).map_err(MapError::IoError)?;
+        let share = denials / u32::try_from(cpus).unwrap_or(u32::MAX);
+        let budget = EventBudget {
+            left: [share.max(1); 4],
+            salt,
+            pad: 0,
+        };
+        let values = PerCpuValues::try_from(vec![budget; cpus]).map_err(MapError::IoError)?;
         self.event_budget.set(0, values, 0)?;
         Ok(())
     }

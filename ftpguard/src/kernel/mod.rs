@@ -27,7 +27,7 @@ use aya::{
     maps::{CgroupArray, MapData, RingBuf},
     programs::{Program, ProgramError, TestRun as _, TestRunOptions, TestRunResult},
 };
-use ftpguard_common::{abi::Policy, verdict::Incident};
+use ftpguard_common::verdict::Incident;
 
 pub use self::{
     attach::{Attached, EgressHook, IngressHook, XdpChoice, interface_names},
@@ -86,11 +86,6 @@ impl Kernel {
     /// The caller adopts what a new port brings with it, and changes no cgroup.
     pub fn change(&mut self, before: &Settings, after: &Settings) -> Result<(), KernelError> {
         settings::apply(&mut self.maps, Some(before), after)
-    }
-
-    /// Puts a policy into force.
-    pub fn set_policy(&mut self, policy: Policy) -> Result<(), KernelError> {
-        Ok(self.maps.policy.set(0, policy, 0)?)
     }
 
     /// What this kernel has of what kernels differ in.

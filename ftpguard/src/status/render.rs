@@ -18,6 +18,9 @@ impl Status {
             let _ = writeln!(text, "  {name:<14} {value}");
         };
         field("mode", &self.mode);
+        if let Some(reason) = &self.not_enforced {
+            field("NOT ENFORCED", reason);
+        }
         field("tracking", &self.tracking);
         field("active mode", &self.active);
         field("kernel", &self.kernel);
@@ -73,13 +76,14 @@ impl Status {
                 ),
             );
         }
+        let is_lenient = self.mode == "monitor" || self.not_enforced.is_some();
         for (title, verdict) in [("passed", "pass"), ("denied", "deny")] {
             let counts: Vec<&Count> = self
                 .verdicts
                 .iter()
                 .filter(|count| count.verdict == verdict)
                 .collect();
-            let title = if self.mode == "monitor" && verdict == "deny" {
+            let title = if is_lenient && verdict == "deny" {
                 "would be denied"
             } else {
                 title

@@ -15,6 +15,7 @@ fn status() -> Status {
         version: "0.1.0".to_owned(),
         pid: 4242,
         mode: "enforce".to_owned(),
+        not_enforced: None,
         tracking: "socket".to_owned(),
         active: "client".to_owned(),
         kernel: "6.18.44".to_owned(),
@@ -132,6 +133,17 @@ fn monitor_says_would() {
     let text = monitor.render();
     assert!(text.contains("\nwould be denied\n"));
     assert!(text.contains("none declared: listeners only"));
+}
+
+#[test]
+fn what_is_not_enforced_says_why() {
+    let refused = Status {
+        not_enforced: Some("all clients come from 10.0.0.1".to_owned()),
+        ..status()
+    };
+    let text = refused.render();
+    assert!(text.contains("\n  NOT ENFORCED   all clients come from 10.0.0.1\n"));
+    assert!(text.contains("\nwould be denied\n"));
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub(crate) fn settings(mode: Mode, bounce_shield: bool) -> Settings {
             uses: 1,
             serving_age: 1_000_000_000,
             barred_age: 60_000_000_000,
+            wake: 0,
+            pad: 0,
         },
         control_ports: vec![21],
         passive_ports: vec![30_000..=30_999],

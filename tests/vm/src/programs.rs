@@ -28,6 +28,8 @@ pub(crate) fn check() -> Result<()> {
                 uses: 1,
                 serving_age: 1_000_000_000,
                 barred_age: 60_000_000_000,
+                wake: 0,
+                pad: 0,
             },
             control_ports: vec![21],
             passive_ports: vec![50_000..=50_031],

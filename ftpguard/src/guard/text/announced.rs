@@ -98,6 +98,7 @@ impl Guard {
         if listener.control_port == Port::NONE
             || self.config.control_ports().contains(&port.number())
             || !serves(maps, &listener, &session)?
+            || is_promised(maps, &listener, &session)?
         {
             self.revoke(key, Ending::Replaced)?;
             self.phantom(key, port, Phantom::OtherSession);
@@ -191,4 +192,17 @@ fn serves(maps: &Maps, listener: &Listener, session: &Session) -> Result<bool, K
     Ok(process.session_id == 0
         || process.session_id == session.id
         || process.flags & process_flags::SHARED != 0)
+}
+
+/// Whether the listener was announced to another session, which has not used it yet. What that
+/// session was told first is not undone by what another one's text says later: an ftpd that
+/// repeats file names can be made to announce anything (threat T6).
+///
+/// A listener that was there before the guard may serve several clients (rule K8).
+fn is_promised(maps: &Maps, listener: &Listener, session: &Session) -> Result<bool, KernelError> {
+    if listener.socket == 0 || listener.session == 0 || listener.session == session.id {
+        return Ok(false);
+    }
+    let known = Maps::find(&maps.pinholes, &listener.pinhole)?;
+    Ok(known.is_some_and(|known| known.session == listener.session))
 }
