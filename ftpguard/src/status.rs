@@ -1,8 +1,10 @@
 //! What a running guard answers, and how people read it.
 
+mod endurance;
 mod ftpds;
 mod render;
 
+pub use endurance::{Endurance, Orphaned, age_ms};
 pub use ftpds::{FtpdRow, Level};
 use ftpguard_common::verdict::{Incident, Reason, Verdict};
 pub(crate) use render::duration;
@@ -44,6 +46,9 @@ pub struct Status {
     /// Features that this kernel lacks, and what the guard does without.
     #[serde(default)]
     pub degraded: Vec<String>,
+    /// How it lasts.
+    #[serde(default)]
+    pub endurance: Endurance,
     /// What sits on each interface.
     pub interfaces: Vec<Hooks>,
     /// Whether the lookup gate holds.

@@ -10,6 +10,7 @@ mod kernels;
 mod record;
 mod run;
 mod setup;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum Task {
     Record(record::Arguments),
     /// Boot every supported kernel in QEMU, and run the tests there
     Kernels(kernels::Arguments),
+    /// Kill, restart, hang and upgrade the daemon while clients transfer and others attack
+    Soak(soak::Arguments),
     /// The part of `run` that needs root
     #[command(hide = true)]
     Demo(run::Demo),
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::bench(&arguments),
         Task::Record(arguments) => record::record(&arguments),
         Task::Kernels(arguments) => kernels::kernels(&arguments),
+        Task::Soak(arguments) => soak::soak(&arguments),
         Task::Demo(arguments) => run::demo(&arguments),
     };
     result.unwrap_or_else(|error| {

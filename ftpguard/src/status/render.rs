@@ -27,6 +27,9 @@ impl Status {
         for (place, lack) in self.degraded.iter().enumerate() {
             field(if place == 0 { "without" } else { "" }, lack);
         }
+        for (name, value) in self.endurance.fields() {
+            field(name, &value);
+        }
         for (place, hooks) in self.interfaces.iter().enumerate() {
             let name = if place == 0 { "interfaces" } else { "" };
             field(name, &hooks.render());
