@@ -29,6 +29,9 @@ pub struct Tally {
     pub pinholes_used: u64,
     /// Records of the kernel side that made no sense here.
     pub unreadable: u64,
+    /// Control connections whose text was not read, because too many others were.
+    #[serde(default)]
+    pub unread: u64,
 }
 
 /// What the daemon remembers.
@@ -51,9 +54,7 @@ impl State {
         };
         match kind {
             EventKind::SessionOpened => self.session_opened(event.session, session_key(event)),
-            EventKind::SessionClosed => {
-                self.sessions.remove(&event.session);
-            }
+            EventKind::SessionClosed => self.session_closed(event.session),
             EventKind::PinholeMade => {
                 if let Some(session) = self.sessions.get(&event.session) {
                     self.origins.made(session.server_port, event.origin);
@@ -86,6 +87,11 @@ impl State {
     pub fn session_opened(&mut self, id: u64, key: SessionKey) {
         self.tally.sessions += 1;
         self.sessions.insert(id, key);
+    }
+
+    /// A control connection is closed.
+    pub fn session_closed(&mut self, id: u64) {
+        self.sessions.remove(&id);
     }
 
     /// A pinhole that the daemon made is open from now on.

@@ -9,7 +9,11 @@
 )]
 
 mod active;
+mod bounds;
+mod doctor;
 mod dresses;
+mod endurance;
+mod faults;
 mod firewall;
 mod flood;
 mod gates;
