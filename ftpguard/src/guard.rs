@@ -312,7 +312,7 @@ impl Guard {
         };
         for (id, key) in adopt::adopt(&mut self.kernel, &reader, &rules)? {
             self.state.session_opened(id, key);
-            self.clients.add(key.client);
+            self.clients.add(&key);
             self.journal
                 .tell(Happening::SessionAdopted(Ends::from(&key)));
         }
@@ -443,7 +443,7 @@ impl Guard {
         self.state.follow(&event);
         self.count_origin(&event);
         if let Happening::SessionOpened(_) = what {
-            self.clients.add(event.remote);
+            self.clients.add(&state::session_key(&event));
             if let Err(error) = self.judge_clients() {
                 log::error!("{error}");
             }

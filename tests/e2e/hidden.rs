@@ -89,7 +89,7 @@ fn i8_a_proxy_hides_all_clients() {
             is_kind(event, "enforcement-refused")
         })
         .expect("it is told");
-    let said = refusal(&guard).expect("a reason");
+    let said = refusal(&guard).unwrap_or_else(|| panic!("no reason:\n{}", guard.log()));
     let address = stage.sandbox.server().address(Family::V4).to_string();
     for word in [
         address.as_str(),

@@ -6,10 +6,10 @@
 //! their real addresses, every honest one would be denied. So nothing is enforced, and it is said
 //! why.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use ftpguard_common::{
-    abi::{Mode, Policy},
+    abi::{Mode, Policy, SessionKey},
     net::Address,
 };
 
@@ -23,14 +23,24 @@ use crate::{
 /// How many sessions from one address are enough to see that there is no other.
 const ENOUGH: u32 = 5;
 
+/// How many addresses of ftpds are remembered.
+const MAX_SERVERS: usize = 1_024;
+
 /// Where the control connections came from.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
+    /// By the address that they went to: each is taken for an ftpd of its own.
+    of: HashMap<Address, Seen>,
+    /// What hides them, as it was last told.
+    hidden: Option<Hidden>,
+}
+
+/// Where the control connections to one address came from.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
     sessions: u32,
     only: Option<Address>,
     are_several: bool,
-    /// What hides them, as it was last told.
-    hidden: Option<Hidden>,
 }
 
 /// What all clients come from.
@@ -49,21 +59,32 @@ enum Whose {
 
 impl Clients {
     /// A control connection was opened, or found open.
-    pub(super) fn add(&mut self, client: Address) {
+    pub(super) fn add(&mut self, session: &SessionKey) {
+        if self.of.len() < MAX_SERVERS || self.of.contains_key(&session.server) {
+            self.of
+                .entry(session.server)
+                .or_default()
+                .add(session.client);
+        }
+    }
+
+    /// Why nothing is enforced.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.hidden.map(Hidden::reason)
+    }
+}
+
+impl Seen {
+    fn add(&mut self, client: Address) {
         self.sessions = self.sessions.saturating_add(1);
         self.are_several |= self.only.is_some_and(|only| only != client);
         self.only = Some(client);
     }
 
     /// The address that all clients have.
-    fn shared(&self) -> Option<Address> {
+    fn shared(self) -> Option<Address> {
         self.only
             .filter(|_| self.sessions >= ENOUGH && !self.are_several)
-    }
-
-    /// Why nothing is enforced.
-    pub(super) fn refusal(&self) -> Option<String> {
-        self.hidden.map(Hidden::reason)
     }
 }
 
@@ -86,11 +107,7 @@ impl Guard {
     pub(super) fn judge_clients(&mut self) -> Result<(), KernelError> {
         let hidden = match self.config.hidden_clients {
             HiddenArg::Enforce => None,
-            HiddenArg::Refuse => self.clients.shared().and_then(|address| {
-                let by = self.whose(address)?;
-                let address = address.ip();
-                Some(Hidden { address, by })
-            }),
+            HiddenArg::Refuse => self.find_hidden(),
         };
         if hidden != self.clients.hidden {
             self.clients.hidden = hidden;
@@ -106,6 +123,25 @@ impl Guard {
             });
         }
         self.apply_mode()
+    }
+
+    /// What hides the clients of an ftpd; `None` where one at an address of this host has clients
+    /// that can be told apart. Sessions in other network namespaces count only where their clients
+    /// are hidden by this host.
+    fn find_hidden(&self) -> Option<Hidden> {
+        let mut hidden = None;
+        for (server, seen) in &self.clients.of {
+            let found = seen.shared().and_then(|address| {
+                let by = self.whose(address)?;
+                let address = address.ip();
+                Some(Hidden { address, by })
+            });
+            if found.is_none() && seen.sessions > 0 && self.is_local(*server) {
+                return None;
+            }
+            hidden = hidden.or(found);
+        }
+        hidden
     }
 
     /// Puts the mode in force that the configuration and the clients' addresses make.
@@ -128,14 +164,18 @@ impl Guard {
     /// Whose address it is, if clients cannot have it themselves.
     fn whose(&self, address: Address) -> Option<Whose> {
         let ip = address.ip();
-        let is_local = Maps::find(&self.kernel.maps.addresses, &address)
-            .ok()
-            .flatten()
-            .is_some();
-        if is_local || ip.is_loopback() {
+        if self.is_local(address) || ip.is_loopback() {
             return Some(Whose::ThisHost);
         }
         gateways().contains(&ip).then_some(Whose::Gateway)
+    }
+
+    /// Whether this host has the address.
+    fn is_local(&self, address: Address) -> bool {
+        Maps::find(&self.kernel.maps.addresses, &address)
+            .ok()
+            .flatten()
+            .is_some()
     }
 }
 
@@ -161,18 +201,18 @@ mod tests {
 
     #[test]
     fn clients_share_an_address_until_one_has_another() {
-        let mut clients = Clients::default();
-        assert_eq!(clients.shared(), None);
+        let mut seen = Seen::default();
+        assert_eq!(seen.shared(), None);
         for _ in 0..ENOUGH {
-            assert_eq!(clients.shared(), None);
-            clients.add(address(1));
+            assert_eq!(seen.shared(), None);
+            seen.add(address(1));
         }
-        assert_eq!(clients.shared(), Some(address(1)));
-        clients.add(address(2));
-        assert_eq!(clients.shared(), None);
+        assert_eq!(seen.shared(), Some(address(1)));
+        seen.add(address(2));
+        assert_eq!(seen.shared(), None);
         for _ in 0..10 * ENOUGH {
-            clients.add(address(2));
+            seen.add(address(2));
         }
-        assert_eq!(clients.shared(), None);
+        assert_eq!(seen.shared(), None);
     }
 }
