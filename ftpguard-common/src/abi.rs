@@ -29,6 +29,8 @@ pub const MAX_EXCEPTIONS: u32 = 1_024;
 pub const MAX_BARRED: u32 = 4_096;
 /// How many addresses this host may have.
 pub const MAX_ADDRESSES: u32 = 4_096;
+/// How many of this host's addresses are found without a search: a power of two.
+pub const ADDRESS_SLOTS: u32 = 256;
 /// How many interfaces may have an early gate.
 pub const MAX_GATES: u32 = 4_096;
 /// Size of the event ring buffer in bytes: a power of two.

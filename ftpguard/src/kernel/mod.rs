@@ -4,6 +4,7 @@
 //! Nothing is pinned: when the [`Kernel`] is dropped, or the process dies, every program is
 //! detached and every map is gone.
 
+mod addresses;
 mod attach;
 mod driver;
 mod error;

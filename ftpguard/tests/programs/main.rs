@@ -62,6 +62,26 @@ fn routed_traffic_to_the_range_is_left_alone() {
 }
 
 #[test]
+fn an_address_that_goes_is_routed_traffic_again() {
+    static MOVED: LazyLock<Mutex<Kernel>> =
+        LazyLock::new(|| Mutex::new(load(Mode::Enforce, false)));
+    let mut bed = Bed::of(&MOVED);
+    // They share a slot, so only one of them is found without a search.
+    let (first, second) = ("192.0.2.99", "192.1.3.99");
+    assert_eq!(address(first).slot(), address(second).slot());
+    for added in [first, second] {
+        bed.kernel.maps.add_address(address(added)).unwrap();
+        bed.ingress(&syn(CLIENT, added, UNUSED), Reason::ClosedPort);
+    }
+    bed.ingress(&syn(CLIENT, first, UNUSED), Reason::ClosedPort);
+    // None of them is an address of this machine.
+    bed.kernel.maps.refresh_addresses().unwrap();
+    for gone in [first, second, SERVER] {
+        bed.ingress(&syn(CLIENT, gone, UNUSED), Reason::NotOurAddress);
+    }
+}
+
+#[test]
 fn foreign_listeners_in_the_range_are_left_alone_i4() {
     let bed = Bed::new(Mode::Enforce);
     for (server, thief) in [(SERVER, THIEF), (SERVER6, THIEF6)] {
