@@ -12,6 +12,7 @@ mod features;
 mod filter;
 mod gates;
 mod maps;
+mod memory;
 mod offsets;
 mod ring;
 mod settings;
@@ -72,6 +73,7 @@ impl Kernel {
         scope.set(0, cgroup.as_raw_fd(), 0)?;
 
         let features = Features::load(&mut ebpf)?;
+        memory::give_back();
         Ok(Self {
             hooked: BTreeMap::new(),
             ebpf,
