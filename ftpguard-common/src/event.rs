@@ -148,7 +148,37 @@ pub enum Direction {
     ToClient = 1,
 }
 
+/// How many denials one CPU may still tell one by one: the value of `EVENT_BUDGET`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct EventBudget {
+    /// Of each kind, by the number of [`crate::verdict::Attack`]; the last is never used.
+    pub left: [u32; 4],
+    /// Says which second it is, and which sources share a place in `TOLD`. Random, so that
+    /// nobody can choose an address that always shares another's.
+    pub salt: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// How many denials one CPU has told of the sources that share this place: a value of `TOLD`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Told {
+    /// [`EventBudget::salt`] while they were counted.
+    pub salt: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// How many places for sources there are for each kind of attack: a power of two.
+pub const SOURCES: u32 = 1_024;
+/// How many denials of one source are told one by one each second (rule I6).
+pub const TOLD_PER_SOURCE: u32 = 10;
+
 const _: () = {
+    assert!(size_of::<EventBudget>() == 24);
+    assert!(size_of::<Told>() == 8);
     assert!(size_of::<Event>() == 72);
     assert!(size_of::<ControlHeader>() == 56);
 };

@@ -5,6 +5,7 @@ use crate::{
         Advice, Barred, Endpoint, Exception, KernelOffsets, Listener, Peer, Pinhole, PinholeKey,
         Policy, Process, Serving, Session, SessionKey,
     },
+    event::{EventBudget, Told},
     net::Address,
     yardstick::Flood,
 };
@@ -27,6 +28,7 @@ pod!(
     Advice,
     Barred,
     Endpoint,
+    EventBudget,
     Exception,
     Flood,
     Listener,
@@ -39,4 +41,5 @@ pod!(
     Session,
     SessionKey,
     KernelOffsets,
+    Told,
 );

@@ -16,6 +16,40 @@ pub enum Verdict {
     Deny,
 }
 
+/// What a denial is a sign of. Each has an allowance of events of its own, so that one cannot
+/// hide another (rule I6).
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Attack {
+    /// Somebody went for a live port that is not his.
+    Theft = 0,
+    /// Somebody looked for open ports, or for a way around the guard.
+    Probe = 1,
+    /// Somebody tried to have the ftpd connect where it must not.
+    Bounce = 2,
+}
+
+impl Attack {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Theft, Self::Probe, Self::Bounce];
+
+    /// The name in events.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Theft => "theft-attempt",
+            Self::Probe => "probe",
+            Self::Bounce => "bounce",
+        }
+    }
+
+    /// The kind with this label.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|attack| attack.label() == label)
+    }
+}
+
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident: $verdict:ident, $label:literal, $text:literal;)+) => {
         /// Why a verdict came out as it did. The number indexes the `COUNTERS` map.
@@ -70,6 +104,11 @@ reasons! {
     ControlPeer: Pass, "control-peer", "SYN from a client with a control connection, to a listener whose session is not known";
     /// A listener of a guarded ftpd, and the client holds no pinhole for it (rule I2).
     NoPinhole: Deny, "no-pinhole", "SYN to the ftpd's listener from a client without a pinhole";
+    /// The listener needs the daemon, which is dead or hung, and the policy is `open` (rule M2).
+    FailedOpen: Pass, "failed-open", "SYN to a listener that needs the daemon, which is dead; the policy is open";
+    /// The listener needs the daemon, which is dead or hung, and the policy does not let this
+    /// client in (rule M2).
+    DaemonGone: Deny, "daemon-gone", "SYN to a listener that needs the daemon, which is dead";
     /// A port of the declared range, at an address that is not this host's: routed traffic.
     NotOurAddress: Pass, "not-our-address", "SYN to the range at an address that is not this host's";
     /// No listener on a port of the declared range (rule I1).
@@ -163,6 +202,11 @@ incidents! {
     SessionTableFull: "session-table-full", "control connection not tracked: the table is full";
     /// `LISTENERS` was full; a listener is not known.
     ListenerTableFull: "listener-table-full", "listener not tracked: the table is full";
+    /// `PEERS` was full; a client's control connections are not counted (rule K9).
+    PeerTableFull: "peer-table-full", "client not known as such: the table is full";
+    /// A client holds as many control connections as it may; a further one is not tracked
+    /// (rule K9).
+    ClientQuota: "client-quota", "control connection not tracked: its client holds too many";
     /// `PROCESSES` was full; a process of the ftpd is not known.
     ProcessTableFull: "process-table-full", "process not tracked: the table is full";
     /// A guarded ftpd opened a listener and no session could be named for it (rule P4).
@@ -190,6 +234,41 @@ const fn length<T>(all: &[T]) -> u32 {
 }
 
 impl Reason {
+    /// What a denial for this reason is a sign of.
+    #[inline(always)]
+    #[must_use]
+    pub const fn attack(self) -> Attack {
+        match self {
+            Self::NoPinhole | Self::DaemonGone => Attack::Theft,
+            Self::PortNotGuarded
+            | Self::ControlPort
+            | Self::Pinhole
+            | Self::ForeignListener
+            | Self::ControlPeer
+            | Self::FailedOpen
+            | Self::NotOurAddress
+            | Self::ClosedPort
+            | Self::Bounced
+            | Self::TinyFragment
+            | Self::Malformed
+            | Self::TooDeep => Attack::Probe,
+            Self::ConnectToPeer
+            | Self::ConnectToControlSource
+            | Self::ConnectListed
+            | Self::ConnectUnprompted
+            | Self::ConnectToStranger
+            | Self::ConnectToLowPort
+            | Self::ConnectToOtherPort
+            | Self::ConnectWhileOff
+            | Self::ConnectAfterEpsvAll
+            | Self::DataToPeer
+            | Self::DataListed
+            | Self::DataToStranger
+            | Self::DataToLowPort
+            | Self::DataBarred => Attack::Bounce,
+        }
+    }
+
     /// Where this reason is counted in the `COUNTERS` map.
     #[inline(always)]
     #[must_use]

@@ -21,6 +21,7 @@ struct Step {
 }
 
 enum Act {
+    Open,
     Adopt,
     Send(Direction, Vec<u8>),
     Lose(Direction),
@@ -50,7 +51,7 @@ fn s1_every_transcript_cut_at_every_byte() {
     for_each(|steps| {
         let longest = steps.iter().map(|step| match &step.act {
             Act::Send(_, bytes) => bytes.len(),
-            Act::Adopt | Act::Lose(_) | Act::Distrust | Act::Wait(_) => 0,
+            Act::Open | Act::Adopt | Act::Lose(_) | Act::Distrust | Act::Wait(_) => 0,
         });
         // Long lines are as alike as their bytes.
         for cut in 1..longest.max().unwrap_or(0).min(300) {
@@ -173,6 +174,7 @@ fn play(steps: &[Step], mut send: impl FnMut(&mut Player, Direction, &[u8])) {
         let told = &mut player.told;
         let tell = &mut |event: DialogueEvent| told.push(event.to_string());
         match &step.act {
+            Act::Open => player.dialogue = Dialogue::new(),
             Act::Adopt => player.dialogue = Dialogue::adopted(),
             Act::Send(direction, bytes) => send(&mut player, *direction, bytes),
             Act::Lose(direction) => player.dialogue.gap(*direction, tell),
@@ -193,7 +195,7 @@ fn for_each(test: impl Fn(&[Step])) {
     let mut files = Vec::new();
     find(folder, &mut files);
     files.sort();
-    assert!(files.len() >= 20, "only {} transcripts found", files.len());
+    assert!(files.len() >= 35, "only {} transcripts found", files.len());
     for file in files {
         let name = file.strip_prefix(folder).unwrap().display().to_string();
         let steps: Vec<Step> = parse(&name, &fs::read_to_string(&file).unwrap());
@@ -242,6 +244,7 @@ fn parse(name: &str, text: &str) -> Vec<Step> {
 
 fn parse_act(text: &str) -> Option<Act> {
     match text {
+        "! opened" => return Some(Act::Open),
         "! adopted" => return Some(Act::Adopt),
         "! distrusted" => return Some(Act::Distrust),
         "! lost C" => return Some(Act::Lose(Direction::ToServer)),

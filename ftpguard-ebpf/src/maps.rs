@@ -2,16 +2,16 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, CgroupArray, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, CgroupArray, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use ftpguard_common::{
     abi::{
         ADDRESS_SLOTS, Advice, Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener,
-        MAX_ADDRESSES, MAX_BARRED, MAX_EXCEPTIONS, MAX_GATES, MAX_LISTENERS, MAX_PEERS,
-        MAX_PINHOLES, MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy,
-        Process, Serving, Session, SessionKey,
+        MAX_ADDRESSES, MAX_BARRED, MAX_EXCEPTIONS, MAX_FORMER_LISTENERS, MAX_GATES, MAX_LISTENERS,
+        MAX_PEERS, MAX_PINHOLES, MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, OBSERVER_SLOTS, Peer,
+        Pinhole, PinholeKey, Policy, Process, Serving, Session, SessionKey,
     },
-    event::{ControlHeader, MAX_CAPTURE},
+    event::{ControlHeader, EventBudget, MAX_CAPTURE, SOURCES, Told},
     net::Address,
     verdict::COUNTER_COUNT,
 };
@@ -29,6 +29,13 @@ pub(crate) static PINHOLES: HashMap<PinholeKey, Pinhole> =
 #[map]
 pub(crate) static LISTENERS: HashMap<Endpoint, Listener> =
     HashMap::with_max_entries(MAX_LISTENERS, 0);
+
+/// What `LISTENERS` said of an endpoint before this socket, named as the kernel does, began to
+/// listen there too. Written and read by the socket observer only. Full: the oldest is forgotten,
+/// and an endpoint that several sockets share keeps the newest one's entry.
+#[map]
+pub(crate) static FORMER_LISTENERS: LruHashMap<u64, Listener> =
+    LruHashMap::with_max_entries(MAX_FORMER_LISTENERS, 0);
 
 /// Control connections. Written by the socket observer, by the daemon when it adopts or
 /// narrows. Full: the session is not tracked, counted as `session-table-full`.
@@ -58,7 +65,8 @@ pub(crate) static PARENTS: LruHashMap<u32, u32> = LruHashMap::with_max_entries(M
 pub(crate) static SERVING: LruHashMap<u32, Serving> = LruHashMap::with_max_entries(MAX_SERVING, 0);
 
 /// How many control connections a client holds. Written by the socket observer, by the daemon
-/// when it adopts. Full: the client gets no more than its pinholes.
+/// when it adopts. Full: the client gets no more than its pinholes, counted as
+/// `peer-table-full`.
 #[map]
 pub(crate) static PEERS: HashMap<Peer, u32> = HashMap::with_max_entries(MAX_PEERS, 0);
 
@@ -88,6 +96,17 @@ pub(crate) static GATES: HashMap<u32, u32> = HashMap::with_max_entries(MAX_GATES
 #[map]
 pub(crate) static POLICY: Array<Policy> = Array::with_max_entries(1, 0);
 
+/// When the daemon was last alive: nanoseconds of `CLOCK_MONOTONIC`. Written by the daemon about
+/// once a second; read for SYNs to listeners that need it (rule M2).
+#[map]
+pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The socket observer's programs, one for each tracepoint (`observer::Slot`). Written by the
+/// daemon, which replaces them one by one while the tracepoints stay attached: no event is missed
+/// and none is seen twice.
+#[map]
+pub(crate) static OBSERVERS: ProgramArray = ProgramArray::with_max_entries(OBSERVER_SLOTS, 0);
+
 /// Destinations that an ftpd may connect to. Written by the daemon.
 #[map]
 pub(crate) static EXCEPTIONS: LpmTrie<Exception, u32> =
@@ -107,10 +126,16 @@ pub(crate) static CGROUP: CgroupArray = CgroupArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
 
-/// How many denials this CPU may still report one by one. Written by the daemon, counted down
-/// here. At 0 denials are only counted, as `event-suppressed`.
+/// How many denials of each kind this CPU may still report one by one. Written by the daemon,
+/// counted down here. At 0 denials are only counted, as `event-suppressed`.
 #[map]
-pub(crate) static EVENT_BUDGET: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(1, 0);
+
+/// How many denials this CPU has reported of each source in this second, by kind of attack and a
+/// hash of the source. Written and read here only. Sources that share a place share an allowance
+/// until the next second.
+#[map]
+pub(crate) static TOLD: PerCpuArray<Told> = PerCpuArray::with_max_entries(4 * SOURCES, 0);
 
 /// Typed events for the daemon. Full: counted as `event-lost`.
 #[map]

@@ -12,7 +12,10 @@ use ftpguard_common::{
     verdict::{Incident, Reason, Verdict},
 };
 
-use crate::maps::{COUNTERS, EVENT_BUDGET, EVENTS, POLICY};
+use crate::{
+    allowance,
+    maps::{COUNTERS, EVENTS, POLICY},
+};
 
 /// The two ends of what is reported.
 #[derive(Clone, Copy)]
@@ -32,7 +35,7 @@ pub(crate) fn settle(reason: Reason, kind: EventKind, ends: &Ends, tgid: u32) ->
         Verdict::Pass => Verdict::Pass,
         Verdict::Deny => {
             let mode = policy().map_or(Mode::Enforce as u32, |policy| policy.mode);
-            if within_budget() {
+            if allowance::takes(reason.attack(), ends.remote) {
                 emit(&Event {
                     reason: reason as u32,
                     mode,
@@ -137,6 +140,13 @@ pub(crate) fn emit(event: &Event) {
     output(event, wakeup(&EVENTS, EVENTS_BYTES, false));
 }
 
+/// Hands over that a pinhole was made; wakes the daemon where a firewall is to be opened for it.
+#[inline(always)]
+pub(crate) fn emit_pinhole(event: &Event) {
+    let urgent = policy().is_some_and(|policy| policy.wake != 0);
+    output(event, wakeup(&EVENTS, EVENTS_BYTES, urgent));
+}
+
 /// Hands an event to the daemon, and wakes it: it has something to do.
 #[inline(always)]
 pub(crate) fn emit_urgent(event: &Event) {
@@ -176,19 +186,4 @@ fn count(counter: u32) {
         // that interrupts this one can lose one count.
         unsafe { *value += 1 };
     }
-}
-
-#[inline(always)]
-fn within_budget() -> bool {
-    let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else {
-        return false;
-    };
-    // SAFETY: the pointer is to this CPU's element; the daemon only sets it anew.
-    let left = unsafe { *budget };
-    if left == 0 {
-        return false;
-    }
-    // SAFETY: as above.
-    unsafe { *budget = left - 1 };
-    true
 }

@@ -25,12 +25,13 @@ mod say;
 use std::path::PathBuf;
 
 use clap::Args;
+use ftpguard_common::abi::MAX_SESSIONS;
 use serde::{Deserialize, Serialize};
 
 use self::keys::keys;
 pub use self::{
     check::Problem,
-    choices::{ActiveArg, ModeArg, TrackingArg, XdpArg},
+    choices::{ActiveArg, HiddenArg, ModeArg, OnStop, TrackingArg, WithoutDaemonArg, XdpArg},
     file::Wrong,
     ftpd::{ExceptionRule, Ftpd},
     given::Unusable,
@@ -38,6 +39,7 @@ pub use self::{
 };
 use crate::{
     metrics::MetricsAddress,
+    nft::NftSet,
     values::{PortRange, parse_port},
 };
 
@@ -89,6 +91,11 @@ keys! {
     #[arg(long, value_name = "WHOM")]
     active: ActiveArg = ActiveArg::Client, now;
 
+    /// How many data connections the client may open to one announced port, 1 to 16. More than
+    /// one is for clients that transfer in parallel (MODE B or E)
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=16))]
+    uses: u8 = 1, now;
+
     /// Ports from which the FTP server opens active data connections
     #[arg(long = "data-source-port", value_name = "PORT", value_parser = parse_port)]
     #[serde(deserialize_with = "crate::values::one_or_many::some_ports")]
@@ -99,10 +106,45 @@ keys! {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     bounce_shield: bool = false, now;
 
+    /// Where all clients come from one address, of this host or of its gateway, a proxy hides
+    /// them: "refuse" to enforce and say so, or "enforce" all the same
+    #[arg(long, value_name = "WHAT")]
+    hidden_clients: HiddenArg = HiddenArg::Refuse, now;
+
+    /// Sets of a firewall that are kept filled with the live pinholes: "inet filter ftp" for ftp4
+    /// (ipv4_addr . inet_service) and ftp6 (ipv6_addr . inet_service) in the table filter of the
+    /// family inet, or "off"
+    #[arg(long, value_name = "FAMILY TABLE NAME")]
+    nft_set: NftSet = NftSet::Off, restart;
+
     /// cgroup v2 folder whose processes are watched. Empty: the root of the hierarchy, which
     /// stands for every process of the host
     #[arg(long, value_name = "DIR")]
     cgroup: PathBuf = PathBuf::new(), restart;
+
+    /// Whether the kernel goes on guarding when the daemon dies: pinned in a BPF file system
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pin: bool = true, restart;
+
+    /// What happens when the daemon is told to stop: "detach" leaves the host unguarded, "keep"
+    /// lets the kernel go on guarding, as after a crash
+    #[arg(long, value_name = "WHAT")]
+    on_stop: OnStop = OnStop::Detach, now;
+
+    /// Whom ports that need the daemon admit while it is dead or hung: clients that hold a control
+    /// connection ("control-peer"), nobody ("closed") or everybody ("open")
+    #[arg(long, value_name = "WHOM")]
+    without_daemon: WithoutDaemonArg = WithoutDaemonArg::ControlPeer, now;
+
+    /// How many control connections are tracked at once: sizes every table. 16384 take about
+    /// 32 MiB
+    #[arg(long, value_name = "COUNT")]
+    max_sessions: u32 = MAX_SESSIONS, restart;
+
+    /// How many control connections of one client are tracked at once. Further ones get no data
+    /// connections
+    #[arg(long, value_name = "COUNT")]
+    client_sessions: u32 = 64, now;
 
     /// Where metrics for Prometheus are served, on this host only: "127.0.0.1:9821",
     /// "unix:/run/ftpguard/metrics.sock", or "off"

@@ -13,7 +13,8 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -35,6 +36,7 @@ use tokio::{
 
 use crate::{
     config::ModeArg,
+    doctor::predict::Sample,
     events::{Happening, Record},
     guard::{Reloaded, Switched},
     status::{PinholeRow, SessionRow, Status},
@@ -56,6 +58,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Request {
     /// Hooks, modes and counters.
     Status {},
+    /// End, and leave nothing in the kernel. There is no answer: the socket goes.
+    Detach {},
     /// Open control connections.
     Sessions {},
     /// Open pinholes.
@@ -74,6 +78,8 @@ pub enum Request {
         #[serde(default)]
         mode: Option<ModeArg>,
     },
+    /// The passive ports that the FTP servers chose.
+    Ports {},
     /// Why something was refused.
     Why {
         /// What is asked about.
@@ -86,12 +92,13 @@ impl Request {
     #[must_use]
     pub const fn changes(&self) -> bool {
         match self {
-            Self::Status {}
+            Self::Ports {}
+            | Self::Status {}
             | Self::Sessions {}
             | Self::Pinholes {}
             | Self::Events { .. }
             | Self::Why { .. } => false,
-            Self::Reload {} => true,
+            Self::Reload {} | Self::Detach {} => true,
             Self::Mode { mode } => mode.is_some(),
         }
     }
@@ -113,6 +120,8 @@ pub enum Reply {
     Reloaded(Reloaded),
     /// To [`Request::Mode`].
     Mode(Switched),
+    /// To [`Request::Ports`].
+    Ports(Vec<Sample>),
     /// To [`Request::Why`].
     Why(Box<Why>),
     /// The request made no sense or cannot be answered.
@@ -205,6 +214,26 @@ impl Drop for ControlSocket {
     fn drop(&mut self) {
         // It may be gone already, with its folder.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Asks the guard that uses this runtime folder to end, and waits until it has. Whether there was
+/// one.
+pub fn end(folder: &Path, patience: Duration) -> Result<bool> {
+    let Ok(mut reader) = send(folder, &Request::Detach {}) else {
+        return Ok(false);
+    };
+    // Nothing comes but the end.
+    let _ = reader.read_line(&mut String::new());
+    let deadline = Instant::now() + patience;
+    loop {
+        match lock(folder) {
+            Ok(_) => return Ok(true),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context("the guard does not end"));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
     }
 }
 
@@ -366,14 +395,20 @@ pub fn follow(folder: &Path, mut take: impl FnMut(Record) -> bool) -> Result<()>
 
 fn send(folder: &Path, request: &Request) -> Result<BufReader<BlockingStream>> {
     let path = socket_path(folder);
-    let mut stream = BlockingStream::connect(&path).with_context(|| match fs::metadata(&path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            format!("no permission to ask at {}; run as root (sudo)", path.display())
-        }
-        _ => format!(
-            "no ftpguard answers at {}; start it with `ftpguard run`, or name its folder with --runtime-dir",
-            path.display()
-        ),
+    let mut stream = BlockingStream::connect(&path).map_err(|error| {
+        let what = if error.kind() == io::ErrorKind::PermissionDenied {
+            format!(
+                "no permission to ask at {}; run as root (sudo), or name a group of yours as \
+                 socket_group in the guard's configuration",
+                path.display()
+            )
+        } else {
+            format!(
+                "no ftpguard answers at {}; start it with `ftpguard run`, or name its folder with --runtime-dir",
+                path.display()
+            )
+        };
+        anyhow::Error::new(error).context(what)
     })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

@@ -10,9 +10,13 @@ mod read;
 
 use std::{borrow::Cow, net::IpAddr};
 
-use ftpguard_common::abi::SessionKey;
 #[cfg(doc)]
-use ftpguard_common::{abi::Origin, event::Event, verdict::Reason};
+use ftpguard_common::{
+    abi::Origin,
+    event::Event,
+    verdict::{Incident, Reason},
+};
+use ftpguard_common::{abi::SessionKey, verdict::Attack};
 pub use labels::{Ending, Phantom, Remark};
 pub use read::{mode_label, read_event};
 use serde::{Deserialize, Serialize};
@@ -108,6 +112,8 @@ pub enum Happening {
         client_port: u16,
         /// A label of [`Reason`].
         reason: Word,
+        /// What it is a sign of: a label of [`Attack`].
+        attack: Word,
         /// `monitor` where it passed all the same.
         mode: Word,
         /// The clients for which the port is open: the SYN would have taken their transfer.
@@ -211,6 +217,13 @@ pub enum Happening {
         /// What: a label of [`Remark`].
         remark: Word,
     },
+    /// Newcomers were left out: a table is full, or a client has had its share (rule K9).
+    OutOfRoom {
+        /// What there is no room in: a label of [`Incident`].
+        what: Word,
+        /// How often in the last second.
+        count: u64,
+    },
     /// An interface that appeared is guarded now.
     InterfaceGuarded {
         /// Its name.
@@ -250,6 +263,15 @@ pub enum Happening {
         /// `monitor` or `enforce`.
         mode: Word,
     },
+    /// All clients have one address that cannot be theirs: nothing is enforced (rule I8).
+    EnforcementRefused {
+        /// The address.
+        client: IpAddr,
+        /// Why, and what would help.
+        reason: Word,
+    },
+    /// A client with an address of its own came: denials take effect again.
+    EnforcementResumed {},
     /// Denials that were counted, and not told one by one.
     DenialsNotTold {
         /// How many.
@@ -263,13 +285,19 @@ pub enum Happening {
 }
 
 impl Happening {
-    /// Whether anybody on the network can cause this as often as he likes.
+    /// What a denial is a sign of, and whose it is. Anybody on the network can cause denials as
+    /// often as he likes; everything else has none.
     #[must_use]
-    pub const fn is_denial(&self) -> bool {
-        matches!(
-            self,
-            Self::SynDenied { .. } | Self::ConnectRefused { .. } | Self::EgressDenied { .. }
-        )
+    pub fn attack(&self) -> Option<(Attack, IpAddr)> {
+        if let Self::SynDenied { way, attack, .. } = self {
+            return Some((Attack::from_label(attack)?, way.client));
+        }
+        if let Self::ConnectRefused { destination, .. } | Self::EgressDenied { destination, .. } =
+            self
+        {
+            return Some((Attack::Bounce, *destination));
+        }
+        None
     }
 }
 

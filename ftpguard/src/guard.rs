@@ -1,6 +1,10 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
+mod alarm;
 mod answers;
+mod firewall;
+mod ftpds;
+mod hidden;
 mod interfaces;
 mod latecomers;
 mod reload;
@@ -17,7 +21,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ftpguard_common::{
-    abi::{Active, MAX_SESSIONS, Mode, Policy, Tracking},
+    abi::{Active, Mode, Origin, Policy, Tracking, WithoutDaemon},
     event::{Event, EventKind},
     verdict::Reason,
 };
@@ -29,25 +33,31 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog, why::Monitored};
+use self::{
+    alarm::Alarm, firewall::Firewall, hidden::Clients, interfaces::Interfaces, sweep::Sweep,
+    text::Text, watchdog::Watchdog, why::Monitored,
+};
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::RunArgs,
     clock,
-    config::{Config, ModeArg, TrackingArg},
-    control_socket::{ControlSocket, Question},
+    config::{Config, ModeArg, OnStop, TrackingArg},
+    control_socket::{ControlSocket, Question, Request},
+    doctor::predict::Seen,
     events::{Ends, Happening, read_event},
     journal::Journal,
-    kernel::{Attached, Kernel, Ring, Settings},
-    metrics,
+    kernel::{Attached, Kernel, Maps, Pins, Ring, Settings},
+    memory, metrics,
     network::Changes,
+    nft::NftSet,
     preflight::{self, Host},
+    privileges,
     state::{self, State},
     values::PortRange,
     watcher::Watcher,
 };
 
-/// How many denials each CPU may tell one by one between two refills.
+/// How many denials of each kind all CPUs may tell one by one between two refills.
 const EVENT_BUDGET: u32 = 64;
 /// How long after a denial the budget is refilled.
 const REFILL_AFTER: Duration = Duration::from_millis(100);
@@ -58,12 +68,13 @@ const READ_EVERY: Duration = Duration::from_millis(50);
 const LOOK_OVER: Duration = Duration::from_secs(10);
 /// How many records of a ring buffer are read before anything else gets its turn.
 const BATCH: usize = 256;
-/// How many sessions are read at once where text only labels and narrows. Each takes about 23 KiB.
+/// How many sessions are read at once where text only labels and narrows.
 const READ_FOR_LABELS: usize = 256;
+/// How many it reads at once to make pinholes: 74 MiB at most ([`crate::watcher::MEMORY`]). A
+/// session beyond them is counted, and gets its pinholes from sockets where they can tell.
+const READ_FOR_PINHOLES: usize = 4_096;
 /// How many questions wait for the main loop.
 const QUESTIONS: usize = 16;
-/// How many data connections one pinhole admits (rule K6).
-const USES: u32 = 1;
 /// How long a thread's last read of a control connection may name its session (rule F3). An
 /// ftpd that serves several sessions in one process handles a command in one go; a second is a
 /// busy host's worth of it.
@@ -71,7 +82,14 @@ const SERVING_AGE: Duration = Duration::from_secs(1);
 /// How long the egress guard remembers a refused destination.
 const BARRED_AGE: Duration = Duration::from_secs(5);
 
-/// Guards until SIGINT or SIGTERM. When it returns, for whatever reason, nothing is attached.
+/// How often the kernel side is told that the daemon is alive.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// How old the last such sign may be before the daemon counts as dead or hung (rule M2).
+const HEARTBEAT_AGE: Duration = Duration::from_secs(5);
+
+/// Guards until SIGINT or SIGTERM. When it returns after one of these, nothing is attached, unless
+/// `--on-stop keep` was given. After a failed start everything is as it was before; after a
+/// failure later on the kernel goes on guarding, where it is pinned.
 pub fn run(args: &RunArgs) -> Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -84,8 +102,13 @@ pub fn run(args: &RunArgs) -> Result<()> {
         let metrics = metrics::Endpoint::bind(&config.metrics).await?;
         let (mut guard, rings, questions) = Guard::start(args, config, metrics)?;
         let ended = guard.watch(rings, questions, stop).await;
-        guard.finish();
-        ended
+        let keep = match &ended {
+            Ok(Ended::Stopped) => guard.config.on_stop == OnStop::Keep,
+            Ok(Ended::Detached) => false,
+            Err(_) => true,
+        };
+        guard.finish(keep);
+        ended.map(drop)
     })
 }
 
@@ -100,6 +123,8 @@ struct Guard {
     kernel: Kernel,
     attached: Vec<Attached>,
     interfaces: Interfaces,
+    clients: Clients,
+    firewall: Firewall,
     journal: Journal,
     state: State,
     ready_at: Instant,
@@ -108,6 +133,8 @@ struct Guard {
     look_over_at: Instant,
     /// When the ring buffers are read without being asked.
     read_at: Instant,
+    /// When the kernel side is told again that the daemon is alive.
+    beat_at: Instant,
     /// When announced ports are looked for again.
     look_at: Option<Instant>,
     /// From here on every control byte is captured: nanoseconds of `CLOCK_MONOTONIC`.
@@ -115,7 +142,10 @@ struct Guard {
     watcher: Watcher,
     text: Text,
     sweep: Sweep,
+    alarm: Alarm,
     watchdog: Watchdog,
+    /// The passive ports that each FTP server chose (rule D1).
+    ports: Seen,
     /// Since when monitor mode collects its evidence; `None` where it does not.
     monitored: Option<Monitored>,
 }
@@ -146,6 +176,14 @@ impl Stop {
     }
 }
 
+/// Why the main loop ended in good order.
+enum Ended {
+    /// By a signal.
+    Stopped,
+    /// By `ftpguard detach`.
+    Detached,
+}
+
 /// What the main loop wakes up for.
 enum Wake {
     Events,
@@ -166,16 +204,20 @@ impl Guard {
         // Before the interfaces are listed, so that none is missed.
         let network = Changes::watch().context("watching interfaces and addresses")?;
         let host = preflight::check(&config.interfaces, config.cgroup())?;
+        let firewall = Firewall::open(&config.nft_set)?;
         // Before anything is attached: a second guard on the same folder ends here.
         let socket = ControlSocket::bind(&args.runtime_dir, &config.socket_group)?;
-        let mut kernel = Kernel::load(&settings(&config, &host))?;
+        let settings = settings(&config, &host, args.pins(&config));
+        let mut kernel = Kernel::load(&settings)?;
         let rings = Rings {
             events: Ring::new(kernel.take_events()?).context("watching the event ring buffer")?,
             control: Ring::new(kernel.take_control()?)
                 .context("watching the ring buffer of control bytes")?,
             network,
         };
-        kernel.maps.refill_event_budget(EVENT_BUDGET)?;
+        kernel
+            .maps
+            .refill_event_budget(EVENT_BUDGET, sweep::salt())?;
         let now = Instant::now();
         let mut guard = Self {
             args: args.clone(),
@@ -183,26 +225,34 @@ impl Guard {
             kernel,
             attached: Vec::new(),
             interfaces: Interfaces::default(),
+            clients: Clients::default(),
+            firewall,
             journal: Journal::start(args.json).context("starting the output thread")?,
             state: State::default(),
             ready_at: now,
             refill_at: None,
             look_over_at: now + LOOK_OVER,
             read_at: now + READ_EVERY,
+            beat_at: now,
             look_at: None,
             watching_since: u64::MAX,
             watcher: Watcher::new(match config.tracking {
                 TrackingArg::Socket => READ_FOR_LABELS,
-                TrackingArg::Text => MAX_SESSIONS as usize,
+                TrackingArg::Text => READ_FOR_PINHOLES,
             }),
             text: Text::default(),
             sweep: Sweep::default(),
+            alarm: Alarm::default(),
             watchdog: Watchdog::from_environment(),
+            ports: Seen::default(),
             monitored: None,
             configured: config.clone(),
             config,
         };
         guard.attach()?;
+        guard.kernel.commit(&settings)?;
+        privileges::drop_the_rest()?;
+        memory::give_back();
         if guard.config.mode == ModeArg::Monitor {
             guard.begin_monitor()?;
         }
@@ -222,6 +272,9 @@ impl Guard {
     fn attach(&mut self) -> Result<()> {
         self.kernel.attach_observer()?;
         self.adopt(&self.config.clone(), None)?;
+        if self.kernel.is_inherited() {
+            adopt::resume(&mut self.kernel)?;
+        }
         self.kernel.attach_connect()?;
         self.kernel.attach_lookup()?;
         for interface in &self.host.interfaces {
@@ -237,27 +290,40 @@ impl Guard {
         Ok(())
     }
 
+    /// Reads which sockets there are.
+    fn reader(&self, config: &Config) -> Reader {
+        Reader {
+            cgroup: self.host.cgroup.clone(),
+            control_ports: config.control_ports(),
+        }
+    }
+
     /// Adopts what is open already: everything, or with `new_control_ports` what belongs to
     /// these, and other software's listeners in the passive ranges.
     fn adopt(&mut self, config: &Config, new_control_ports: Option<Vec<u16>>) -> Result<()> {
-        let reader = Reader {
-            cgroup: self.host.cgroup.clone(),
-            control_ports: config.control_ports(),
-        };
+        let first = new_control_ports.is_none();
+        let reader = self.reader(config);
         let rules = Rules {
             control_ports: config.control_ports(),
             passive_ports: config.passive_ports(),
             new_control_ports,
-            uses: USES,
+            uses: u32::from(config.uses),
             now: clock::monotonic_ns(),
         };
         for (id, key) in adopt::adopt(&mut self.kernel, &reader, &rules)? {
             self.state.session_opened(id, key);
+            self.clients.add(key.client);
             self.journal
                 .tell(Happening::SessionAdopted(Ends::from(&key)));
         }
         // Pinholes for listeners that were open already.
         self.state.reload(&self.kernel);
+        for (_, pinhole) in Maps::entries(&self.kernel.maps.pinholes) {
+            if first && pinhole.origin == Origin::Adopted as u32 {
+                self.state.origins.made(pinhole.server_port, pinhole.origin);
+            }
+        }
+        self.judge_clients()?;
         Ok(())
     }
 
@@ -266,7 +332,7 @@ impl Guard {
         mut rings: Rings,
         mut questions: mpsc::Receiver<Question>,
         mut stop: Stop,
-    ) -> Result<()> {
+    ) -> Result<Ended> {
         loop {
             let deadline = self.deadline();
             let wake = tokio::select! {
@@ -293,8 +359,14 @@ impl Guard {
                 _ = stop.terminate.recv() => Wake::Stop("SIGTERM"),
             };
             match wake {
-                Wake::Events => self.read_events(&mut rings.events),
+                Wake::Events => {
+                    self.read_events(&mut rings.events);
+                }
                 Wake::Control => self.read_control(&mut rings.control)?,
+                Wake::Question(question) if question.request == Request::Detach {} => {
+                    self.read_rings(&mut rings)?;
+                    return Ok(Ended::Detached);
+                }
                 Wake::Network => {
                     rings
                         .network
@@ -321,7 +393,7 @@ impl Guard {
                     log::info!("{signal}: detaching");
                     let _ = sd_notify::notify(&[NotifyState::Stopping]);
                     self.read_rings(&mut rings)?;
-                    return Ok(());
+                    return Ok(Ended::Stopped);
                 }
             }
         }
@@ -331,18 +403,26 @@ impl Guard {
     fn read_rings(&mut self, rings: &mut Rings) -> Result<()> {
         self.read_at = Instant::now() + READ_EVERY;
         self.read_control(&mut rings.control)?;
-        self.read_events(&mut rings.events);
+        // A pinhole is made before its port is announced: what was read of announcements so far
+        // can be compared with pinholes once every event is read, and not before.
+        if self.read_events(&mut rings.events) {
+            self.rearm()?;
+        }
         Ok(())
     }
 
-    fn read_events(&mut self, ring: &mut Ring) {
-        ring.drain(BATCH, |record| self.on_event(record));
+    /// Whether every event is read now.
+    fn read_events(&mut self, ring: &mut Ring) -> bool {
+        let read = ring.drain(BATCH, |record| self.on_event(record));
+        self.tell_firewall();
+        read
     }
 
     fn read_control(&mut self, ring: &mut Ring) -> Result<()> {
         ring.drain(BATCH, |record| self.on_control(record));
         self.settle_text()?;
         self.look_at = self.look_at.or_else(|| self.text.look_at());
+        self.tell_firewall();
         Ok(())
     }
 
@@ -354,13 +434,20 @@ impl Guard {
             return;
         };
         let what = self.with_owner(what, &event);
-        if what.is_denial() && self.refill_at.is_none() {
-            self.refill_at = Some(Instant::now() + REFILL_AFTER);
-        }
-        if what.is_denial() {
+        if what.attack().is_some() {
+            self.refill_at
+                .get_or_insert_with(|| Instant::now() + REFILL_AFTER);
             self.remember(&what, &event);
         }
+        self.note_port(&what, &event);
         self.state.follow(&event);
+        self.count_origin(&event);
+        if let Happening::SessionOpened(_) = what {
+            self.clients.add(event.remote);
+            if let Err(error) = self.judge_clients() {
+                log::error!("{error}");
+            }
+        }
         if let Happening::SessionClosed(_) = what {
             self.forget_text(&state::session_key(&event));
         }
@@ -378,6 +465,19 @@ impl Guard {
             log::error!("{error}");
         }
         self.journal.tell_at(event.at, what);
+    }
+
+    /// What the event says of how surely listeners are attributed.
+    fn count_origin(&mut self, event: &Event) {
+        if event.kind == EventKind::PinholeMade as u32 {
+            if let Some(session) = self.state.session(event.session) {
+                self.text.pinhole_made(session);
+            }
+        } else if event.kind == EventKind::Unattributed as u32
+            && let Ok(Some(process)) = Maps::find(&self.kernel.maps.processes, &event.tgid)
+        {
+            self.state.origins.unattributed(process.control_port);
+        }
     }
 
     /// Says whose port it was that a SYN went for.
@@ -402,6 +502,7 @@ impl Guard {
             read_at,
             self.interfaces.follow_at,
             self.watchdog.due(),
+            Some(self.beat_at),
         ]
         .into_iter()
         .flatten()
@@ -410,6 +511,11 @@ impl Guard {
 
     fn on_deadline(&mut self) -> Result<()> {
         let now = Instant::now();
+        if self.beat_at <= now {
+            self.beat_at = now + BEAT_EVERY;
+            self.kernel.beat()?;
+            self.check_room()?;
+        }
         self.watchdog.on_deadline(now);
         if self.refill_at.is_some_and(|at| at <= now) {
             self.refill_at = None;
@@ -429,9 +535,12 @@ impl Guard {
         Ok(())
     }
 
-    /// Detaches everything, then tells the totals.
-    fn finish(self) {
+    /// Detaches everything, unless the kernel is to go on guarding; then tells the totals.
+    fn finish(self, keep: bool) {
         let counters = self.kernel.counters();
+        if keep {
+            self.kernel.keep();
+        }
         let Self {
             args,
             kernel,
@@ -456,7 +565,7 @@ impl Guard {
     }
 }
 
-fn settings(config: &Config, host: &Host) -> Settings {
+pub(crate) fn settings(config: &Config, host: &Host, pins: Pins) -> Settings {
     Settings {
         policy: policy(config),
         control_ports: config.control_ports(),
@@ -469,6 +578,8 @@ fn settings(config: &Config, host: &Host) -> Settings {
         exceptions: config.destinations().collect(),
         bounce_shield: config.bounce_shield,
         cgroup: host.cgroup.clone(),
+        max_sessions: config.max_sessions,
+        pins: if host.has_bpffs { pins } else { Pins::Nowhere },
     }
 }
 
@@ -477,9 +588,14 @@ fn policy(config: &Config) -> Policy {
         mode: Mode::from(config.mode) as u32,
         tracking: Tracking::from(config.tracking) as u32,
         active: Active::from(config.active) as u32,
-        uses: USES,
+        uses: u32::from(config.uses),
         serving_age: nanoseconds(SERVING_AGE),
         barred_age: nanoseconds(BARRED_AGE),
+        heartbeat_age: nanoseconds(HEARTBEAT_AGE),
+        without_daemon: WithoutDaemon::from(config.without_daemon) as u32,
+        sessions_per_client: config.client_sessions,
+        wake: u32::from(config.nft_set != NftSet::Off),
+        pad: 0,
     }
 }
 

@@ -1,15 +1,13 @@
 //! Where events go: standard output, the latest kept in memory, and whoever follows them over
 //! the control socket.
 
-use std::{
-    collections::VecDeque,
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod allowance;
+
+use std::{collections::VecDeque, io, sync::Arc, time::Instant};
 
 use tokio::sync::broadcast;
 
+use self::allowance::{Bucket, Denials, OTHERS};
 use crate::{
     clock,
     events::{Happening, Record},
@@ -23,25 +21,12 @@ const KEPT: usize = 256;
 /// How many events may wait for one follower.
 const FOLLOWER_QUEUE: usize = 1_024;
 
-/// How many denials are told at once, and how many a second in the long run. Anyone on the
-/// network can cause denials; the rest is counted and told as a number.
-const DENIALS: Allowance = Allowance {
-    burst: 200,
-    per_second: 50,
-};
-
-/// The same for everything else, which takes an established control connection to cause.
-const OTHERS: Allowance = Allowance {
-    burst: 4_000,
-    per_second: 1_000,
-};
-
 /// The events of this guard.
 pub struct Journal {
     output: Output,
     kept: VecDeque<Record>,
     followers: broadcast::Sender<Arc<Record>>,
-    denials: Bucket,
+    denials: Denials,
     others: Bucket,
     /// What is remembered of denials, also of those that are not told one by one here.
     pub memory: Memory,
@@ -54,7 +39,7 @@ impl Journal {
             output: Output::start(json)?,
             kept: VecDeque::with_capacity(KEPT),
             followers: broadcast::channel(FOLLOWER_QUEUE).0,
-            denials: Bucket::new(DENIALS),
+            denials: Denials::new(),
             others: Bucket::new(OTHERS),
             memory: Memory::default(),
         })
@@ -71,12 +56,12 @@ impl Journal {
             // It explains the connect() that may follow.
             self.remember(stamp, &what, &Around::default());
         }
-        let bucket = if what.is_denial() {
-            &mut self.denials
-        } else {
-            &mut self.others
+        let now = Instant::now();
+        let is_told = match what.attack() {
+            Some((attack, source)) => self.denials.take(attack, source, now),
+            None => self.others.take(now),
         };
-        if bucket.take(Instant::now()) {
+        if is_told {
             self.publish(stamp, what);
         }
     }
@@ -102,7 +87,7 @@ impl Journal {
     /// Whether denials were held back here since the last [`Self::tell_held_back`].
     #[must_use]
     pub const fn holds_back(&self) -> bool {
-        self.denials.held_back > 0 || self.others.held_back > 0
+        self.denials.holds_back() || self.others.holds_back()
     }
 
     /// Writes one line that is no event: `ready: ...`, `totals: ...`.
@@ -147,75 +132,5 @@ impl Journal {
             // Fails only when the last follower has just gone.
             let _ = self.followers.send(Arc::new(record));
         }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Allowance {
-    burst: u32,
-    per_second: u32,
-}
-
-/// A token bucket.
-struct Bucket {
-    allowance: Allowance,
-    tokens: f64,
-    filled: Instant,
-    held_back: u64,
-}
-
-impl Bucket {
-    fn new(allowance: Allowance) -> Self {
-        Self {
-            allowance,
-            tokens: f64::from(allowance.burst),
-            filled: Instant::now(),
-            held_back: 0,
-        }
-    }
-
-    /// Whether one more may be told; one that may not is counted.
-    fn take(&mut self, now: Instant) -> bool {
-        let since: Duration = now.saturating_duration_since(self.filled);
-        self.filled = now;
-        self.tokens = (self.tokens + since.as_secs_f64() * f64::from(self.allowance.per_second))
-            .min(f64::from(self.allowance.burst));
-        if self.tokens < 1.0 {
-            self.held_back += 1;
-            return false;
-        }
-        self.tokens -= 1.0;
-        true
-    }
-
-    fn held_back(&mut self) -> u64 {
-        std::mem::take(&mut self.held_back)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bucket_tells_a_burst_then_a_trickle_and_counts_the_rest() {
-        let mut bucket = Bucket::new(Allowance {
-            burst: 3,
-            per_second: 2,
-        });
-        let start = bucket.filled;
-        let told = |bucket: &mut Bucket, after| {
-            (0..10)
-                .filter(|_| bucket.take(start + Duration::from_millis(after)))
-                .count()
-        };
-        assert_eq!(told(&mut bucket, 0), 3);
-        assert_eq!(bucket.held_back(), 7);
-        assert_eq!(told(&mut bucket, 1_000), 2);
-        assert_eq!(told(&mut bucket, 1_000), 0);
-        // A long pause saves up no more than the burst.
-        assert_eq!(told(&mut bucket, 3_600_000), 3);
-        assert_eq!(bucket.held_back(), 8 + 10 + 7);
-        assert_eq!(bucket.held_back(), 0);
     }
 }

@@ -9,20 +9,34 @@
 )]
 
 mod active;
+mod bounds;
+mod doctor;
+mod dresses;
+mod endurance;
+mod faults;
+mod firewall;
+mod flood;
 mod gates;
 mod help;
+mod hidden;
+mod hostile;
 mod interfaces;
+mod levels;
 mod lifecycle;
-
+mod listeners;
 mod metrics;
 mod narrowing;
 mod neighbours;
+mod networks;
+mod others;
 mod passive;
+mod proxy;
 mod refusals;
 mod service;
 mod settings;
 mod stage;
 mod text;
+mod uses;
 mod zoo;
 mod zoo_clients;
 mod zoo_lifecycle;

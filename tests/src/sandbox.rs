@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     cgroup::{self, Cgroup},
+    guard,
     namespace::{self, Namespace},
     slot::Slot,
 };
@@ -33,6 +34,7 @@ const SHORT_PREFIX: &str = "fg";
 pub struct Sandbox {
     // Dropped in this order: the ftpd's processes, then the namespaces they ran in.
     ftpd_cgroup: Cgroup,
+    proxy_cgroup: Cgroup,
     _cgroup: Cgroup,
     server: Host,
     client: Host,
@@ -75,6 +77,7 @@ impl Sandbox {
         let folder = Folder::new(&name)?;
         let cgroup = Cgroup::new(&name)?;
         let ftpd_cgroup = cgroup.child("ftpd")?;
+        let proxy_cgroup = cgroup.child("proxy")?;
 
         let lan = Namespace::new(&format!("{short}-lan"))?;
         // Without multicast snooping neighbour discovery works from the first packet on.
@@ -95,6 +98,7 @@ impl Sandbox {
             thief: host("thf", 3)?,
             third: host("trd", 4)?,
             ftpd_cgroup,
+            proxy_cgroup,
             _cgroup: cgroup,
             lan,
             folder,
@@ -106,6 +110,12 @@ impl Sandbox {
     #[must_use]
     pub fn server(&self) -> &Host {
         &self.server
+    }
+
+    /// Pulls the plug of the server's interface, or puts it in again.
+    pub fn unplug_server(&self, out: bool) -> Result<()> {
+        let state = if out { "down" } else { "up" };
+        self.lan.ip(&["link", "set", "srv", state]).map(drop)
     }
 
     /// The honest client.
@@ -124,6 +134,12 @@ impl Sandbox {
     #[must_use]
     pub fn third(&self) -> &Host {
         &self.third
+    }
+
+    /// The bridge between the hosts. Its ports are `srv`, `cli`, `thf` and `trd`.
+    #[must_use]
+    pub fn lan(&self) -> &Namespace {
+        &self.lan
     }
 
     /// Joins a host to the others once more, by an interface without addresses that is up.
@@ -148,6 +164,12 @@ impl Sandbox {
     #[must_use]
     pub fn ftpd_cgroup(&self) -> &Cgroup {
         &self.ftpd_cgroup
+    }
+
+    /// The control group of an FTP proxy on the third host.
+    #[must_use]
+    pub fn proxy_cgroup(&self) -> &Cgroup {
+        &self.proxy_cgroup
     }
 
     /// A folder that every user may read, removed with the sandbox.
@@ -234,6 +256,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        unpin(&self.0);
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -256,7 +279,19 @@ fn sweep() {
         }
     }
     for path in entries(&std::env::temp_dir(), PREFIX) {
+        unpin(&path);
         let _ = fs::remove_dir_all(path);
+    }
+}
+
+/// Removes what guards that were killed left pinned, those with a runtime folder in this one.
+fn unpin(folder: &Path) {
+    let prefix = guard::pins(&folder.join(""));
+    let prefix = prefix.file_name().unwrap_or_default().to_string_lossy();
+    for entry in fs::read_dir(guard::PINS).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&*prefix) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

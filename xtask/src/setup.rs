@@ -43,8 +43,16 @@ enum Probe {
 const TOOLS: &[Tool] = &[
     tool("ip", "iproute2", "makes the sandbox's network namespaces"),
     tool("tc", "iproute2", "shows what is attached to an interface"),
-    tool("nft", "nftables", "is what the benchmark compares with"),
-    tool("ethtool", "ethtool", "prepares an interface for a flood"),
+    tool(
+        "nft",
+        "nftables",
+        "is the firewall beside the guard, and what the benchmark compares with",
+    ),
+    tool(
+        "ethtool",
+        "ethtool",
+        "turns an interface's offloads on and off",
+    ),
     tool("setpriv", "util-linux", "runs a test without root's rights"),
     tool("systemctl", "systemd", "runs the unit in the sandbox"),
     tool(

@@ -15,10 +15,11 @@ use ftpguard_common::{
 use super::{
     attribution::{Attribution, attribute},
     process::{current_tgid, in_scope, opened_control_port},
+    serving,
 };
 use crate::{
-    maps::{LISTENERS, PINHOLES, PORTS, PROCESSES, SESSIONS},
-    report::{Ends, emit, emit_urgent, event, note, now, pinhole_event, policy},
+    maps::{FORMER_LISTENERS, LISTENERS, PINHOLES, PORTS, PROCESSES, SESSIONS},
+    report::{Ends, emit, emit_pinhole, emit_urgent, event, note, now, pinhole_event, policy},
 };
 
 /// A socket begins to listen. Runs inside listen(), before it returns to the ftpd.
@@ -51,6 +52,7 @@ pub(crate) fn opened(
     if port.is_low() {
         note(Incident::LowListener);
     } else if policy()?.tracking == Tracking::Text as u32 {
+        listener.admission = Admission::Daemon as u16;
         report_listener(EventKind::ListenerOpened, &endpoint, tgid);
     } else {
         match attribute(process) {
@@ -61,6 +63,8 @@ pub(crate) fn opened(
                 }
                 listener.session = attribution.session_id;
             }
+            // No pinhole, and nobody is let in: it is for a session that there was no room for.
+            None if is_turned_away(process) => {}
             None => {
                 refuse(process);
                 listener.admission = Admission::ControlPeer as u16;
@@ -85,7 +89,7 @@ pub(crate) fn closed(address: Address, port: Port, socket: u64) -> Option<()> {
         return None;
     }
     if listener.sockets > 1 {
-        listener.sockets -= 1;
+        leave(listener, port, socket);
         return None;
     }
     let Listener {
@@ -102,6 +106,47 @@ pub(crate) fn closed(address: Address, port: Port, socket: u64) -> Option<()> {
         close_pinhole(&pinhole, session);
     }
     Some(())
+}
+
+/// A socket that shares its endpoint with others stops listening there, or a listen() failed
+/// because another socket had the port by then: the kernel tells of it as of one that listened
+/// for a moment (`inet_csk_listen_start()`). Its pinhole goes, and what was there before is there
+/// again.
+#[inline(always)]
+fn leave(listener: &mut Listener, port: Port, socket: u64) {
+    let left = listener.sockets - 1;
+    if listener.socket == socket {
+        let Listener {
+            session,
+            pinhole,
+            control_port,
+            ..
+        } = *listener;
+        // SAFETY: read at once.
+        if let Some(former) = unsafe { FORMER_LISTENERS.get(socket) } {
+            *listener = *former;
+            let is_foreign = |port: Port| port == Port::NONE;
+            if is_foreign(listener.control_port) != is_foreign(control_port) {
+                count_listener(port, control_port, false);
+                count_listener(port, listener.control_port, true);
+            }
+            // Just seen; gone already is as good.
+            let _ = FORMER_LISTENERS.remove(socket);
+        } else {
+            listener.pinhole = PinholeKey::NONE;
+            listener.session = 0;
+        }
+        if pinhole == listener.pinhole {
+            // Of the same client, for another session: it is the former one's again.
+            if let Some(pinhole) = PINHOLES.get_ptr_mut(&pinhole) {
+                // SAFETY: the entry stays valid for the time of this program.
+                unsafe { (*pinhole).session = listener.session };
+            }
+        } else if pinhole.port != Port::NONE {
+            close_pinhole(&pinhole, session);
+        }
+    }
+    listener.sockets = left;
 }
 
 /// Whether this socket is the listener, or one of those that share its endpoint. Where its name
@@ -131,11 +176,8 @@ fn is_guarded_process() -> bool {
 pub(crate) fn accepted(key: &PinholeKey, client_port: Port) -> Option<()> {
     let pinhole = PINHOLES.get_ptr_mut(key)?;
     // SAFETY: the entry stays valid for the time of this program.
-    let pinhole = unsafe { &mut *pinhole };
-    let copy = *pinhole;
-    if copy.uses > 1 {
-        pinhole.uses = copy.uses - 1;
-    } else {
+    let copy = unsafe { *pinhole };
+    if !use_once(pinhole) {
         // Gone already: as good as removed.
         let _ = PINHOLES.remove(key);
         clear_session(key, &copy);
@@ -147,6 +189,28 @@ pub(crate) fn accepted(key: &PinholeKey, client_port: Port) -> Option<()> {
         client_port,
     ));
     Some(())
+}
+
+/// Takes one use off a pinhole; false where none is left. Atomic: several handshakes may be
+/// completed at once.
+#[inline(always)]
+fn use_once(pinhole: *mut Pinhole) -> bool {
+    // SAFETY: the field lies within the entry, which stays valid for the time of this program.
+    let uses = unsafe { &raw mut (*pinhole).uses };
+    // SAFETY: the pointer is valid and aligned. As in `count_listener`: the plain form, which
+    // gives no result back.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u32 *)({uses} + 0) += {step}",
+            uses = in(reg) uses,
+            step = in(reg) -1_i64,
+            options(nostack),
+        );
+    }
+    // SAFETY: as above; volatile, because the compiler knows nothing of the addition. Who comes
+    // second may read what the other one has subtracted too, and then both remove the pinhole.
+    let left = unsafe { core::ptr::read_volatile(uses) };
+    left.cast_signed() > 0
 }
 
 /// Removes a session's pinhole that was not used up, if it is still there and still that
@@ -199,7 +263,7 @@ fn make_pinhole(key: &PinholeKey, attribution: &Attribution) -> bool {
         note(Incident::PinholeTableFull);
         return false;
     }
-    emit(&pinhole_event(
+    emit_pinhole(&pinhole_event(
         EventKind::PinholeMade,
         key,
         &pinhole,
@@ -232,6 +296,16 @@ fn refuse(process: &mut Process) {
     note(Incident::Unattributed);
     if process.flags & process_flags::SHARED != 0 {
         process.flags |= process_flags::UNSAFE;
+    }
+}
+
+/// Whether this listener is for a session that is not tracked (rule K9).
+#[inline(always)]
+fn is_turned_away(process: &Process) -> bool {
+    if process.flags & process_flags::SHARED != 0 {
+        serving::is_turned_away()
+    } else {
+        process.session_id == 0 && process.flags & process_flags::TURNED_AWAY != 0
     }
 }
 
@@ -270,6 +344,8 @@ fn add(endpoint: &Endpoint, listener: &Listener) {
                 count_listener(endpoint.port, Port::NONE, false);
                 count_listener(endpoint.port, listener.control_port, true);
             }
+            // An LRU map always has room.
+            let _ = FORMER_LISTENERS.insert(listener.socket, *known, 0);
             *known = *listener;
         }
         known.sockets = sockets;

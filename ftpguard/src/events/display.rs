@@ -43,6 +43,7 @@ impl fmt::Display for Happening {
                 way,
                 client_port,
                 reason,
+                attack: _,
                 mode,
                 open_for,
             } => {
@@ -157,9 +158,14 @@ impl fmt::Display for Happening {
                 write!(f, "configuration read again: {changed}")
             }
             Self::ModeSwitched { mode } => write!(f, "mode switched to {mode}"),
+            Self::EnforcementRefused { client: _, reason } => {
+                write!(f, "not enforcing: {reason}")
+            }
+            Self::EnforcementResumed {} => f.write_str("enforcing again"),
             Self::DenialsNotTold { count } => {
                 write!(f, "{count} more denials, not told one by one")
             }
+            Self::OutOfRoom { what, count } => write!(f, "no room for {count} newcomers: {what}"),
             Self::EventsLost { count } => write!(f, "{count} events lost"),
         }
     }

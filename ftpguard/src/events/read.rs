@@ -52,6 +52,7 @@ impl Happening {
                 way,
                 client_port: ends.client_port,
                 reason: reason()?,
+                attack: Reason::from_number(event.reason)?.attack().label().into(),
                 mode,
                 open_for: Vec::new(),
             },

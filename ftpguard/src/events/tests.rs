@@ -3,7 +3,7 @@ use ftpguard_common::{
     abi::{Mode, Origin},
     event::{Event, EventKind},
     net::{Address, Port},
-    verdict::Reason,
+    verdict::{Attack, Reason},
 };
 
 use super::*;
@@ -92,7 +92,7 @@ fn each_kind_has_its_line_and_its_object() {
         (
             event(EventKind::SynDenied),
             "SYN denied 10.0.0.2:4711 -> 10.0.0.1:21: no-pinhole",
-            r#"{"time":5,"event":"syn-denied","client":"10.0.0.2","server":"10.0.0.1","port":21,"client_port":4711,"reason":"no-pinhole","mode":"enforce","open_for":[]}"#,
+            r#"{"time":5,"event":"syn-denied","client":"10.0.0.2","server":"10.0.0.1","port":21,"client_port":4711,"reason":"no-pinhole","attack":"theft-attempt","mode":"enforce","open_for":[]}"#,
         ),
         (
             monitor(event(EventKind::ConnectRefused)),
@@ -144,5 +144,8 @@ fn a_theft_names_the_victim() {
         "SYN denied 10.0.0.2:4711 -> 10.0.0.1:21: no-pinhole, \
          the port is open for 10.0.0.7, 10.0.0.8"
     );
-    assert!(what.is_denial());
+    assert_eq!(
+        what.attack(),
+        Some((Attack::Theft, IpAddr::from([10, 0, 0, 2])))
+    );
 }

@@ -6,10 +6,11 @@ use ftpguard_common::{
     event::Event,
 };
 
-use super::{Guard, USES};
+use super::Guard;
 use crate::{
     adopt::latecomers::{Stranger, adopt_ancestors, look_again},
     events::Happening,
+    kernel::Maps,
     state,
 };
 
@@ -26,11 +27,15 @@ impl Guard {
     /// Whether a listener that the kernel side took for foreign is foreign.
     pub(super) fn is_foreign(&mut self, pid: u32, event: &Event) -> bool {
         let endpoint = Endpoint::new(event.local, event.local_port);
-        match look_again(&mut self.kernel, &endpoint, pid, USES) {
+        let uses = u32::from(self.config.uses);
+        match look_again(&mut self.kernel, &endpoint, pid, uses) {
             Ok(Stranger::Foreign) => true,
             Ok(Stranger::Elsewhere | Stranger::Ours(None)) => false,
             Ok(Stranger::Ours(Some(pinhole))) => {
-                self.state.pinhole_made(&pinhole);
+                // It may be used already.
+                if let Ok(Some(made)) = Maps::find(&self.kernel.maps.pinholes, &pinhole) {
+                    self.state.pinhole_made(&pinhole, &made);
+                }
                 self.journal.tell(Happening::PinholeMade {
                     way: super::text::way(&pinhole),
                     origin: Origin::Adopted.label().into(),

@@ -6,6 +6,7 @@
 
 mod announced;
 mod narrow;
+mod reuse;
 mod words;
 
 use std::{
@@ -21,7 +22,7 @@ use ftpguard_common::{
 };
 
 pub(super) use self::words::{remark, way};
-use self::{announced::find_listener, narrow::own_port, words::changes_something};
+use self::{announced::find_listener, narrow::own_port, reuse::Reuse, words::changes_something};
 use super::Guard;
 use crate::{
     clock,
@@ -49,6 +50,8 @@ pub(super) struct Text {
     spoken_of: HashMap<SessionKey, (PinholeKey, u64)>,
     /// Sessions whose active mode is narrowed, as the kernel side was last told.
     narrowed: HashMap<SessionKey, Advice>,
+    /// Listeners that are announced again.
+    reuse: Reuse,
 }
 
 struct Waiting {
@@ -63,8 +66,16 @@ impl Text {
         (!self.waiting.is_empty()).then(|| Instant::now() + LOOK_AGAIN)
     }
 
+    /// The observer made a pinhole.
+    pub(super) fn pinhole_made(&mut self, session: SessionKey) {
+        self.reuse.made(session);
+    }
+
     /// Remembers the last word of a session that changes something, until everything is read.
     pub(super) fn hear(&mut self, key: SessionKey, event: DialogueEvent) {
+        if let DialogueEvent::PassiveAnnounced { port, .. } = event {
+            self.reuse.announced(key, port);
+        }
         if changes_something(&event) {
             self.last_words.insert(key, event);
         }
@@ -74,6 +85,7 @@ impl Text {
         self.waiting.retain(|waiting| waiting.session != *session);
         self.spoken_of.remove(session);
         self.narrowed.remove(session);
+        self.reuse.forget(session);
     }
 
     /// The only port that the session's active mode may reach.
@@ -121,6 +133,7 @@ impl Guard {
         if !watcher.take(record, clock::monotonic_ns(), beginning, &mut tell) {
             state.tally.unreadable += 1;
         }
+        state.tally.unread = watcher.unread();
     }
 
     /// Everything captured so far is read: now the last word of each session counts. What it

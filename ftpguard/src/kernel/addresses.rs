@@ -18,8 +18,9 @@ impl Maps {
         for address in known.difference(&current) {
             self.forget_address(*address)?;
         }
-        for address in current.difference(&known) {
-            self.add_address(*address)?;
+        // A slot may have become free, or be another guard's who knew none.
+        for address in current {
+            self.add_address(address)?;
         }
         Ok(())
     }

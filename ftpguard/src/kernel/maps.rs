@@ -11,6 +11,7 @@ use ftpguard_common::{
         Advice, Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process,
         Session, SessionKey,
     },
+    event::EventBudget,
     net::Address,
     verdict::{COUNTER_COUNT, Incident, Reason},
 };
@@ -37,7 +38,7 @@ pub struct Maps {
     /// The same map, which the programs look up by its descriptor when they are loaded.
     _ports: MapData,
     /// This host's addresses.
-    pub(super) addresses: HashMap<MapData, Address, u32>,
+    pub addresses: HashMap<MapData, Address, u32>,
     /// The same, each at its slot.
     pub(super) address_at: Array<MapData, Address>,
     /// Destinations refused a moment ago, with the time of refusal in nanoseconds of
@@ -49,10 +50,12 @@ pub struct Maps {
     pub policy: Array<MapData, Policy>,
     /// Destinations that an ftpd may connect to.
     pub exceptions: LpmTrie<MapData, Exception, u32>,
+    /// When the daemon was last alive: nanoseconds of `CLOCK_MONOTONIC`.
+    pub heartbeat: Array<MapData, u64>,
     /// Reasons and incidents, counted for each CPU.
     pub counters: PerCpuArray<MapData, u64>,
     /// How many denials each CPU may still report one by one.
-    pub event_budget: PerCpuArray<MapData, u32>,
+    pub event_budget: PerCpuArray<MapData, EventBudget>,
 }
 
 impl Maps {
@@ -73,6 +76,7 @@ impl Maps {
             gates: typed(ebpf, "GATES")?,
             policy: typed(ebpf, "POLICY")?,
             exceptions: typed(ebpf, "EXCEPTIONS")?,
+            heartbeat: typed(ebpf, "HEARTBEAT")?,
             counters: typed(ebpf, "COUNTERS")?,
             event_budget: typed(ebpf, "EVENT_BUDGET")?,
         })
@@ -96,11 +100,7 @@ impl Maps {
 
     /// The counters, summed over all CPUs.
     pub fn counters(&self) -> Result<CpuCounters, KernelError> {
-        let mut sums = Vec::with_capacity(COUNTER_COUNT as usize);
-        for index in 0..COUNTER_COUNT {
-            sums.push(self.counters.get(&index, 0)?.iter().sum());
-        }
-        Ok(CpuCounters(sums))
+        sum_counters(&self.counters)
     }
 
     /// How often one thing happened to the guard.
@@ -108,11 +108,18 @@ impl Maps {
         Ok(self.counters.get(&incident.counter(), 0)?.iter().sum())
     }
 
-    /// Lets each CPU report this many denials one by one until the next call. More are only
-    /// counted.
-    pub fn refill_event_budget(&mut self, denials: u32) -> Result<(), KernelError> {
+    /// Lets all CPUs together report this many denials of each kind one by one until the next
+    /// call, and each at least one. More are only counted. A new `salt` begins a new second for
+    /// every source.
+    pub fn refill_event_budget(&mut self, denials: u32, salt: u32) -> Result<(), KernelError> {
         let cpus = self.event_budget.get(&0, 0)?.len();
-        let values = PerCpuValues::try_from(vec![denials; cpus]).map_err(MapError::IoError)?;
+        let share = denials / u32::try_from(cpus).unwrap_or(u32::MAX);
+        let budget = EventBudget {
+            left: [share.max(1); 4],
+            salt,
+            pad: 0,
+        };
+        let values = PerCpuValues::try_from(vec![budget; cpus]).map_err(MapError::IoError)?;
         self.event_budget.set(0, values, 0)?;
         Ok(())
     }
@@ -209,6 +216,17 @@ impl CpuCounters {
             .copied()
             .unwrap_or(0)
     }
+}
+
+/// Adds up what the CPUs counted.
+pub(super) fn sum_counters(
+    counters: &PerCpuArray<MapData, u64>,
+) -> Result<CpuCounters, KernelError> {
+    let mut sums = Vec::with_capacity(COUNTER_COUNT as usize);
+    for index in 0..COUNTER_COUNT {
+        sums.push(counters.get(&index, 0)?.iter().sum());
+    }
+    Ok(CpuCounters(sums))
 }
 
 fn ports(ebpf: &mut Ebpf) -> Result<MapData, KernelError> {

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use super::{Count, Hooks, PinholeRow, SessionRow, Status};
+use super::{Count, FtpdRow, Hooks, PinholeRow, ProgramRow, SessionRow, Status};
 
 impl Status {
     /// The status for people: aligned, ending in a newline.
@@ -18,11 +18,17 @@ impl Status {
             let _ = writeln!(text, "  {name:<14} {value}");
         };
         field("mode", &self.mode);
+        if let Some(reason) = &self.not_enforced {
+            field("NOT ENFORCED", reason);
+        }
         field("tracking", &self.tracking);
         field("active mode", &self.active);
         field("kernel", &self.kernel);
         for (place, lack) in self.degraded.iter().enumerate() {
             field(if place == 0 { "without" } else { "" }, lack);
+        }
+        for (name, value) in self.endurance.fields() {
+            field(name, &value);
         }
         for (place, hooks) in self.interfaces.iter().enumerate() {
             let name = if place == 0 { "interfaces" } else { "" };
@@ -59,6 +65,11 @@ impl Status {
                 self.guarded_listeners, self.foreign_listeners
             ),
         );
+        let mut name = "ftpds";
+        for line in self.ftpds.iter().flat_map(FtpdRow::render) {
+            field(name, &line);
+            name = "";
+        }
         if !self.unsafe_processes.is_empty() {
             field(
                 "not exact",
@@ -68,13 +79,14 @@ impl Status {
                 ),
             );
         }
+        let is_lenient = self.mode == "monitor" || self.not_enforced.is_some();
         for (title, verdict) in [("passed", "pass"), ("denied", "deny")] {
             let counts: Vec<&Count> = self
                 .verdicts
                 .iter()
                 .filter(|count| count.verdict == verdict)
                 .collect();
-            let title = if self.mode == "monitor" && verdict == "deny" {
+            let title = if is_lenient && verdict == "deny" {
                 "would be denied"
             } else {
                 title
@@ -86,6 +98,21 @@ impl Status {
             "incidents",
             &self.incidents.iter().collect::<Vec<_>>(),
         );
+        if !self.programs.is_empty() {
+            let _ = writeln!(text, "\nprograms{:>28} {:>8}", "runs", "ns each");
+        }
+        for ProgramRow {
+            name,
+            runs,
+            nanoseconds,
+        } in &self.programs
+        {
+            let _ = writeln!(
+                text,
+                "  {name:<25} {runs:>8} {:>8}",
+                nanoseconds / (*runs).max(1)
+            );
+        }
         text
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::state::OriginCounts;
 
 fn count(name: &str, verdict: &str, count: u64, text: &str) -> Count {
     Count {
@@ -14,11 +15,20 @@ fn status() -> Status {
         version: "0.1.0".to_owned(),
         pid: 4242,
         mode: "enforce".to_owned(),
+        not_enforced: None,
         tracking: "socket".to_owned(),
         active: "client".to_owned(),
         kernel: "6.18.44".to_owned(),
         degraded: vec!["xdp.frags: TC where the MTU is large".to_owned()],
         uptime: 3_725,
+        endurance: Endurance {
+            pins: Some("/sys/fs/bpf/ftpguard".to_owned()),
+            without_daemon: "closed".to_owned(),
+            heartbeat_age: 800,
+            max_sessions: 100,
+            client_sessions: 64,
+            memory: 2 << 20,
+        },
         cgroup: "/sys/fs/cgroup".to_owned(),
         control_ports: vec![21, 990],
         passive_ports: Some("50000-50099".to_owned()),
@@ -55,6 +65,23 @@ fn status() -> Status {
         guarded_listeners: 3,
         foreign_listeners: 1,
         unsafe_processes: vec![77],
+        programs: vec![ProgramRow {
+            name: "control_read".to_owned(),
+            runs: 3,
+            nanoseconds: 301,
+        }],
+        ftpds: vec![FtpdRow {
+            control_port: 21,
+            name: "vsftpd".to_owned(),
+            pids: vec![812],
+            level: "exact".to_owned(),
+            why: "the process that listens serves one session".to_owned(),
+            origins: OriginCounts {
+                exact: 3,
+                adopted: 1,
+                ..OriginCounts::default()
+            },
+        }],
         totals: Tally::default(),
         verdicts: vec![
             count("pinhole", "pass", 5, "SYN through a pinhole"),
@@ -75,6 +102,9 @@ ftpguard 0.1.0, pid 4242, up for 1 h 2 min
   active mode    client
   kernel         6.18.44
   without        xdp.frags: TC where the MTU is large
+  after a crash  the kernel goes on guarding; what needs the daemon: closed (/sys/fs/bpf/ftpguard)
+  heartbeat      800 ms ago
+  tables         100 sessions, 64 for each client, 2048 KiB
   interfaces     eth0: ingress xdp-native, egress tcx LOST
                  wg0: ingress tc, egress tcx (another XDP program is attached)
                  wg1: ingress none, egress none (the kernel refused)
@@ -85,6 +115,8 @@ ftpguard 0.1.0, pid 4242, up for 1 h 2 min
   sessions       2
   pinholes       1
   listeners      3 guarded, 1 foreign
+  ftpds          21: vsftpd, pid 812: exact, the process that listens serves one session
+                 pinholes made: 3 exact, 1 adopted
   not exact      pid 77: its threads do not tell whom they serve
 
 passed
@@ -95,6 +127,9 @@ denied
 
 incidents
   event-lost                         1  event lost
+
+programs                        runs  ns each
+  control_read                     3      100
 "
     );
 }
@@ -109,6 +144,17 @@ fn monitor_says_would() {
     let text = monitor.render();
     assert!(text.contains("\nwould be denied\n"));
     assert!(text.contains("none declared: listeners only"));
+}
+
+#[test]
+fn what_is_not_enforced_says_why() {
+    let refused = Status {
+        not_enforced: Some("all clients come from 10.0.0.1".to_owned()),
+        ..status()
+    };
+    let text = refused.render();
+    assert!(text.contains("\n  NOT ENFORCED   all clients come from 10.0.0.1\n"));
+    assert!(text.contains("\nwould be denied\n"));
 }
 
 #[test]

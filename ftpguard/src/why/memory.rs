@@ -288,6 +288,7 @@ mod tests {
             client_port: 4711,
             reason: Reason::NoPinhole.label().into(),
             mode: mode.into(),
+            attack: "theft-attempt".into(),
             open_for: vec![[10, 0, 0, 2].into()],
         }
     }

@@ -5,7 +5,10 @@
 
 mod bed;
 mod connect;
+mod events;
 mod frames;
+mod heartbeat;
+mod model;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -24,7 +27,7 @@ use ftpguard_common::{
     verdict::{Reason, Verdict},
 };
 
-const INGRESS: [(&str, u32, u32); 2] = [
+pub(crate) const INGRESS: [(&str, u32, u32); 2] = [
     // Program, action for pass, action for deny: XDP_PASS and XDP_DROP, TC_ACT_UNSPEC and
     // TC_ACT_SHOT of <linux/bpf.h> and <linux/pkt_cls.h>.
     ("guard_ingress", 2, 1),
@@ -272,43 +275,15 @@ fn data_connections_leave_for_clients_only_o1_o2() {
     assert_eq!(bed.counters(), before);
 }
 
-#[test]
-fn a_denial_is_an_event_within_the_budget_and_counted_beyond() {
-    use ftpguard_common::{event::Event, verdict::Incident};
-    let mut bed = Bed::new(Mode::Enforce);
-    let mut events = bed.kernel.take_events().unwrap();
-    let suppressed = |bed: &Bed| {
-        let counters = bed.kernel.maps.counters().unwrap();
-        counters.incident(Incident::EventSuppressed)
-    };
-    let before = suppressed(&bed);
-    bed.kernel.maps.refill_event_budget(3).unwrap();
-    // One run is on one CPU from start to end, and so is its budget.
-    bed.kernel
-        .test_run("guard_ingress", &syn(THIEF, SERVER, LIVE), 10)
-        .unwrap();
-    let mut reported = 0;
-    while let Some(item) = events.next() {
-        let event: Event = bytemuck::pod_read_unaligned(&item);
-        assert_eq!(event.reason, Reason::NoPinhole as u32);
-        assert_eq!(event.remote, address(THIEF));
-        assert_eq!(event.local, address(SERVER));
-        assert_eq!(event.local_port.number(), LIVE);
-        reported += 1;
-    }
-    assert_eq!(reported, 3);
-    assert_eq!(suppressed(&bed) - before, 7);
-}
-
 /// The loaded programs, with maps as a running ftpd would leave them.
-struct Bed {
-    kernel: MutexGuard<'static, Kernel>,
+pub(crate) struct Bed {
+    pub(crate) kernel: MutexGuard<'static, Kernel>,
 }
 
 impl Bed {
     /// Loading takes seconds on an emulated processor, so each mode is loaded once. A test has
     /// it to itself, leaves the tables as they are, and compares counters with those before.
-    fn new(mode: Mode) -> Self {
+    pub(crate) fn new(mode: Mode) -> Self {
         static MONITOR: LazyLock<Mutex<Kernel>> =
             LazyLock::new(|| Mutex::new(load(Mode::Monitor, false)));
         static ENFORCE: LazyLock<Mutex<Kernel>> =
@@ -334,7 +309,7 @@ impl Bed {
         }
     }
 
-    fn run(&self, program: &str, frame: &[u8]) -> u32 {
+    pub(crate) fn run(&self, program: &str, frame: &[u8]) -> u32 {
         self.kernel
             .test_run(program, frame, 1)
             .unwrap()

@@ -6,12 +6,13 @@ use std::{
 };
 
 /// The Debian packages that `cargo xtask setup` unpacks.
-pub const PACKAGES: [&str; 5] = [
+pub const PACKAGES: [&str; 6] = [
     "proftpd-core",
     "proftpd-mod-crypto",
     "pure-ftpd",
     "inetutils-ftpd",
     "openbsd-inetd",
+    "ftp-proxy",
 ];
 
 /// Where they are unpacked.
@@ -27,7 +28,7 @@ pub fn stamp() -> PathBuf {
 }
 
 /// A file of one of the packages, by its path when installed, without the first slash.
-pub(super) fn file(path: &str) -> PathBuf {
+pub(crate) fn file(path: &str) -> PathBuf {
     folder().join(path)
 }
 

@@ -26,7 +26,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     process::Process,
-    sandbox::{Family, Sandbox},
+    sandbox::{Family, Host, Sandbox},
     tls::{Certificate, Handshake, Security, Version},
 };
 
@@ -190,6 +190,12 @@ impl Settings {
 impl Ftpd {
     /// Starts the ftpd on the sandbox's server and waits until its control port answers.
     pub fn start(sandbox: &Sandbox, settings: Settings) -> Result<Self> {
+        Self::start_on(sandbox.server(), sandbox, settings)
+    }
+
+    /// Starts an ftpd with these settings on any of the sandbox's hosts, in the same folder as
+    /// every other one of the sandbox, and waits until its control port answers.
+    pub fn start_on(server: &Host, sandbox: &Sandbox, settings: Settings) -> Result<Self> {
         let root = sandbox.folder().join("ftp");
         let content = content(300_000);
         make_root(&root, &content)?;
@@ -203,7 +209,6 @@ impl Ftpd {
             certificate: certificate.as_ref(),
         };
         let mut command = command(sandbox, &settings, &place)?;
-        let server = sandbox.server();
         let process = server
             .spawn(&mut command)
             .with_context(|| format!("starting {}", settings.kind.label()))?;

@@ -88,7 +88,7 @@ class Session:
         elif what == 'BIND':
             self.bound = bind(self.host, int(number), self.control.family)
         elif what == 'LISTEN':
-            self.bound.listen(5)
+            self.bound.listen(64)
         elif what == 'KEEP':
             self.kept = self.listen()
         elif what == 'ADVANCE':
@@ -108,7 +108,7 @@ class Session:
             number = first + 1 + int.from_bytes(os.urandom(2), 'big') % (last - first)
             try:
                 listener = bind(self.host, number, self.control.family)
-                listener.listen(5)
+                listener.listen(64)
                 return listener
             except OSError:
                 listener = None
@@ -149,7 +149,7 @@ if port == '-':
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 acceptor = socket.create_server(('::', int(port)), family=socket.AF_INET6, dualstack_ipv6=True)
 advance = bind('::', first, socket.AF_INET6)
-advance.listen(5)
+advance.listen(64)
 while True:
     control, _ = acceptor.accept()
     if not os.fork():

@@ -8,9 +8,10 @@ use ftpguard_common::{
     net::{Address, Port},
 };
 
-use super::{super::USES, Guard, MAX_WAITING, PATIENCE, Waiting, way};
+use super::{Guard, MAX_WAITING, PATIENCE, Waiting, way};
 use crate::{
     clock,
+    config::TrackingArg,
     events::{Ending, Happening, Phantom},
     kernel::{KernelError, Maps},
 };
@@ -98,6 +99,7 @@ impl Guard {
         if listener.control_port == Port::NONE
             || self.config.control_ports().contains(&port.number())
             || !serves(maps, &listener, &session)?
+            || is_promised(maps, &listener, &session)?
         {
             self.revoke(key, Ending::Replaced)?;
             self.phantom(key, port, Phantom::OtherSession);
@@ -107,7 +109,7 @@ impl Guard {
         let pinhole = Pinhole {
             session: session.id,
             made_at: clock::monotonic_ns(),
-            uses: USES,
+            uses: u32::from(self.config.uses),
             origin: origin as u32,
             client_port: key.client_port,
             server_port: key.server_port,
@@ -119,7 +121,8 @@ impl Guard {
             .insert(wanted, pinhole, 0)
             .map_err(KernelError::from)?;
         self.text.spoken_of.insert(*key, (wanted, pinhole.made_at));
-        self.state.pinhole_made(&wanted);
+        self.state.pinhole_made(&wanted, &pinhole);
+        self.text.pinhole_made(*key);
         self.journal.tell(Happening::PinholeMade {
             way: way(&wanted),
             origin: origin.label().into(),
@@ -127,6 +130,9 @@ impl Guard {
         let maps = &mut self.kernel.maps;
         let admission = if listener.socket == 0 {
             listener.admission
+        } else if self.config.tracking == TrackingArg::Text {
+            // It may be announced again, and then needs the daemon again.
+            Admission::Daemon as u16
         } else {
             Admission::Pinhole as u16
         };
@@ -190,4 +196,17 @@ fn serves(maps: &Maps, listener: &Listener, session: &Session) -> Result<bool, K
     Ok(process.session_id == 0
         || process.session_id == session.id
         || process.flags & process_flags::SHARED != 0)
+}
+
+/// Whether the listener was announced to another session, which has not used it yet. What that
+/// session was told first is not undone by what another one's text says later: an ftpd that
+/// repeats file names can be made to announce anything (threat T6).
+///
+/// A listener that was there before the guard may serve several clients (rule K8).
+fn is_promised(maps: &Maps, listener: &Listener, session: &Session) -> Result<bool, KernelError> {
+    if listener.socket == 0 || listener.session == 0 || listener.session == session.id {
+        return Ok(false);
+    }
+    let known = Maps::find(&maps.pinholes, &listener.pinhole)?;
+    Ok(known.is_some_and(|known| known.session == listener.session))
 }

@@ -1,0 +1,111 @@
+//! Hosts with odd networks: servers behind a bridge, and interfaces without offloads.
+
+use std::{process::Command, time::Duration};
+
+use ftpguard_tests::{
+    Family, FtpClient, Ftpd, Guard, Host,
+    attack::{self, Answer},
+    client::{self, Commands},
+    ftpd::{CONTROL_PORT, Kind, Settings},
+    guard::Options,
+    namespace::Namespace,
+    sandbox::INTERFACE,
+    scenario::{Scene, Stage, Winner},
+};
+
+use crate::help::{guard_with, play, stage};
+
+/// The thief tries the port that this server announced, then the client connects.
+fn race(stage: &Stage, server: &Host, family: Family) -> (Answer, anyhow::Result<()>) {
+    let client = stage.sandbox.client();
+    let control = server.socket(family, CONTROL_PORT);
+    let mut ftp = client
+        .enter(|| FtpClient::login(control))
+        .expect("namespace")
+        .expect("a session");
+    let announced = ftp.passive(Commands::Extended).expect("a port");
+    let theft = attack::knock(stage.sandbox.thief(), announced).expect("a try");
+    let honest = client
+        .enter(|| client::connect(announced).map(drop))
+        .expect("namespace");
+    (theft, honest)
+}
+
+/// Two servers in network namespaces of their own, as containers are, behind a bridge on whose
+/// host the guard runs: each is guarded at the bridge's ports (rules I2, K3).
+#[test]
+fn two_servers_behind_a_bridge() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let second = stage.sandbox.third();
+    let _ftpd = Ftpd::start_on(second, &stage.sandbox, Settings::unchecked(Kind::Vsftpd))
+        .expect("a second ftpd");
+    let servers = [stage.sandbox.server(), second];
+    for server in servers {
+        let (theft, _) = race(&stage, server, Family::V4);
+        assert!(
+            matches!(theft, Answer::Connected(_)),
+            "guard off: {theft:?}"
+        );
+    }
+    for xdp_mode in ["auto", "native"] {
+        let options = Options {
+            // The bridge itself runs no native XDP.
+            interfaces: ["srv", "cli", "thf", "trd"].map(str::to_owned).to_vec(),
+            xdp_mode,
+            ..Options::default()
+        };
+        let guard = Guard::start_on(
+            &stage.sandbox,
+            stage.sandbox.lan(),
+            stage.sandbox.ftpd_cgroup(),
+            &options,
+        );
+        let guard = guard.expect("ftpguard becomes ready");
+        for server in servers {
+            for family in Family::ALL {
+                let (theft, honest) = race(&stage, server, family);
+                assert!(
+                    matches!(theft, Answer::Silent),
+                    "{xdp_mode}: {theft:?}\n{}",
+                    guard.log()
+                );
+                honest.expect("the client connects");
+            }
+        }
+        play(&stage, Scene::Passive, Winner::Honest, Some(&guard));
+        play(&stage, Scene::Active, Winner::Honest, Some(&guard));
+    }
+}
+
+/// Segmentation, checksums and aggregation are done by software or not at all; with offloads on
+/// every other test runs.
+#[test]
+fn without_offloads() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    no_offloads(stage.sandbox.server(), INTERFACE);
+    no_offloads(stage.sandbox.client(), INTERFACE);
+    no_offloads(stage.sandbox.lan(), "srv");
+    no_offloads(stage.sandbox.lan(), "cli");
+    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+    for xdp_mode in ["native", "generic", "tc"] {
+        let options = Options {
+            xdp_mode,
+            ..Options::default()
+        };
+        let guard = guard_with(&stage, &options);
+        play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
+        play(&stage, Scene::Passive, Winner::Honest, Some(&guard));
+        play(&stage, Scene::Active, Winner::Honest, Some(&guard));
+    }
+}
+
+fn no_offloads(host: &Namespace, interface: &str) {
+    let mut ethtool = Command::new("ethtool");
+    ethtool.args(["--offload", interface]);
+    for offload in ["tx", "rx", "sg", "tso", "gso", "gro"] {
+        ethtool.args([offload, "off"]);
+    }
+    host.run(&mut ethtool, Duration::from_secs(5))
+        .and_then(|done| done.success("ethtool"))
+        .expect("offloads are off");
+}
