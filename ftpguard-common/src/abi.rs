@@ -32,6 +32,8 @@ pub const MAX_EXCEPTIONS: u32 = 1_024;
 pub const MAX_BARRED: u32 = 4_096;
 /// How many addresses this host may have.
 pub const MAX_ADDRESSES: u32 = 4_096;
+/// How many of this host's addresses are found without a search: a power of two.
+pub const ADDRESS_SLOTS: u32 = 256;
 /// How many interfaces may have an early gate.
 pub const MAX_GATES: u32 = 4_096;
 /// How many programs the socket observer has, each on a tracepoint.
@@ -476,9 +478,10 @@ const _: () = {
 /// mean something else, then the size of each type. Daemons whose layouts differ do not touch
 /// each other's maps.
 #[expect(clippy::cast_possible_truncation, reason = "sizes of small types")]
-pub const LAYOUT: [u32; 17] = [
+pub const LAYOUT: [u32; 18] = [
     1,
     OBSERVER_SLOTS,
+    ADDRESS_SLOTS,
     size_of::<SessionKey>() as u32,
     size_of::<Session>() as u32,
     size_of::<Advice>() as u32,

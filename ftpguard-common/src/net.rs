@@ -52,6 +52,16 @@ impl Address {
         a == 0 && b == 0 && mark == MAPPED
     }
 
+    /// A number below 256 that addresses of one host seldom share.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(self) -> u32 {
+        let [a, b, c, d] = self.0;
+        let mixed = a ^ b ^ c ^ d;
+        let mixed = mixed ^ mixed >> 16;
+        (mixed ^ mixed >> 8) & 0xff
+    }
+
     /// `::` and `0.0.0.0` in one form, every other address unchanged.
     ///
     /// A listener on either wildcard is found by one lookup.
@@ -163,6 +173,8 @@ pub fn socket_addr(address: Address, port: Port) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     #[test]
@@ -178,6 +190,15 @@ mod tests {
             address,
             Address::from_v4_word(u32::from_ne_bytes([192, 0, 2, 1]))
         );
+    }
+
+    #[test]
+    fn neighbouring_addresses_have_slots_of_their_own() {
+        let slots: std::collections::HashSet<u32> = (0..=255)
+            .map(|last| Address::from(Ipv4Addr::new(192, 0, 2, last)).slot())
+            .collect();
+        assert_eq!(slots.len(), 256);
+        assert!(slots.iter().all(|slot| *slot < crate::abi::ADDRESS_SLOTS));
     }
 
     #[test]

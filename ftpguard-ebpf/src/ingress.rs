@@ -14,7 +14,7 @@ use ftpguard_common::{
 
 use crate::{
     lookup::Lookup,
-    maps::{ADDRESSES, HEARTBEAT, LISTENERS, PINHOLES, PORTS},
+    maps::{ADDRESS_AT, ADDRESSES, HEARTBEAT, LISTENERS, PINHOLES, PORTS},
     peers::is_peer,
     report::{Ends, now, policy, settle},
 };
@@ -156,6 +156,13 @@ fn unused(destination: Address) -> Reason {
 /// Whether this is an address of this host.
 #[inline(always)]
 fn is_ours(address: Address) -> bool {
+    // An empty slot is `::`, which nobody may send to (RFC 4291 section 2.5.2).
+    if ADDRESS_AT
+        .get(address.slot())
+        .is_some_and(|known| *known == address)
+    {
+        return true;
+    }
     // SAFETY: the value is not read.
     unsafe { ADDRESSES.get(&address) }.is_some()
 }

@@ -6,10 +6,10 @@ use aya_ebpf::{
 };
 use ftpguard_common::{
     abi::{
-        Advice, Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener, MAX_ADDRESSES,
-        MAX_BARRED, MAX_EXCEPTIONS, MAX_FORMER_LISTENERS, MAX_GATES, MAX_LISTENERS, MAX_PEERS,
-        MAX_PINHOLES, MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, OBSERVER_SLOTS, Peer, Pinhole,
-        PinholeKey, Policy, Process, Serving, Session, SessionKey,
+        ADDRESS_SLOTS, Advice, Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener,
+        MAX_ADDRESSES, MAX_BARRED, MAX_EXCEPTIONS, MAX_FORMER_LISTENERS, MAX_GATES, MAX_LISTENERS,
+        MAX_PEERS, MAX_PINHOLES, MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, OBSERVER_SLOTS, Peer,
+        Pinhole, PinholeKey, Policy, Process, Serving, Session, SessionKey,
     },
     event::{ControlHeader, EventBudget, MAX_CAPTURE, SOURCES, Told},
     net::Address,
@@ -80,6 +80,12 @@ pub(crate) static PORTS: Array<u64> =
 /// instead of filtered.
 #[map]
 pub(crate) static ADDRESSES: HashMap<Address, u32> = HashMap::with_max_entries(MAX_ADDRESSES, 0);
+
+/// The same addresses, each at its `Address::slot`: a flood is sent to one of them, and the
+/// lookup of a hash costs more than all else that is done for its packets. Where two share a
+/// slot, one is there. Written by the daemon.
+#[map]
+pub(crate) static ADDRESS_AT: Array<Address> = Array::with_max_entries(ADDRESS_SLOTS, 0);
 
 /// Interfaces (by index) with an early gate. Written by the daemon.
 #[map]

@@ -1,6 +1,6 @@
 //! Typed handles to the kernel side's maps.
 
-use std::{borrow::BorrowMut as _, collections::HashSet};
+use std::borrow::BorrowMut as _;
 
 use aya::{
     Ebpf, Pod,
@@ -39,6 +39,8 @@ pub struct Maps {
     _ports: MapData,
     /// This host's addresses.
     pub addresses: HashMap<MapData, Address, u32>,
+    /// The same, each at its slot.
+    pub(super) address_at: Array<MapData, Address>,
     /// Destinations refused a moment ago, with the time of refusal in nanoseconds of
     /// `CLOCK_MONOTONIC`.
     pub barred: HashMap<MapData, Barred, u64>,
@@ -69,6 +71,7 @@ impl Maps {
             words: PortWords::map(ports.fd()).map_err(KernelError::Memory)?,
             _ports: ports,
             addresses: typed(ebpf, "ADDRESSES")?,
+            address_at: typed(ebpf, "ADDRESS_AT")?,
             barred: typed(ebpf, "BARRED")?,
             gates: typed(ebpf, "GATES")?,
             policy: typed(ebpf, "POLICY")?,
@@ -88,21 +91,6 @@ impl Maps {
                 self.words.set_roles(port, roles);
             }
         }
-    }
-
-    /// Tells the kernel side the addresses of this network namespace; former ones are
-    /// forgotten.
-    pub fn refresh_addresses(&mut self) -> Result<(), KernelError> {
-        let current = local_addresses();
-        for (known, _) in Self::entries(&self.addresses) {
-            if !current.contains(&known) {
-                Self::forget(&mut self.addresses, &known)?;
-            }
-        }
-        for address in current {
-            self.addresses.insert(address, 1, 0)?;
-        }
-        Ok(())
     }
 
     /// Every entry of a hash map. Entries that come or go meanwhile may be missed.
@@ -252,21 +240,6 @@ fn ports(ebpf: &mut Ebpf) -> Result<MapData, KernelError> {
 
 fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, KernelError> {
     Ok(T::try_from(take(ebpf, name)?)?)
-}
-
-/// The addresses of every interface in the caller's network namespace.
-fn local_addresses() -> HashSet<Address> {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
-        return HashSet::new();
-    };
-    interfaces
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
-            let v6 = address.as_sockaddr_in6().map(|address| address.ip().into());
-            v4.or(v6)
-        })
-        .collect()
 }
 
 /// Flag of `BPF_MAP_UPDATE_ELEM`: only where there is no entry.

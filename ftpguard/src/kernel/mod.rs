@@ -5,6 +5,7 @@
 //! taken over by the next one. When the [`Kernel`] is dropped, every program is detached and every
 //! map is gone, unless [`Kernel::keep`] was called.
 
+mod addresses;
 mod attach;
 mod dismantle;
 mod driver;
@@ -16,6 +17,7 @@ mod home;
 mod hook;
 mod layout;
 mod maps;
+mod memory;
 mod offline;
 mod offsets;
 mod ring;
@@ -113,6 +115,7 @@ impl Kernel {
 
         step("verifying")?;
         let features = Features::load(&mut ebpf)?;
+        memory::give_back();
         let mut kernel = Self {
             hooked: BTreeMap::new(),
             lookup: None,
@@ -342,8 +345,9 @@ fn step(what: &str) -> Result<(), KernelError> {
 }
 
 /// Every map that outlives a daemon. Those that hold constants belong to one set of programs.
-const MAPS: [&str; 24] = [
+const MAPS: [&str; 25] = [
     "ADDRESSES",
+    "ADDRESS_AT",
     "ADVICE",
     "BARRED",
     "CGROUP",

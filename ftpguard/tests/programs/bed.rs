@@ -78,7 +78,7 @@ pub(crate) fn settings(mode: Mode, bounce_shield: bool) -> Settings {
 
 /// Writes what the socket observer would have written for one client.
 fn open(maps: &mut Maps, server: Address, client: Address) {
-    maps.addresses.insert(server, 1, 0).unwrap();
+    maps.add_address(server).unwrap();
     let session = SessionKey {
         client,
         server,

@@ -13,7 +13,8 @@ mod model;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use bed::{
-    CLIENT, CLIENT6, FOREIGN, LIVE, OUTSIDE, SERVER, SERVER6, THIEF, THIEF6, UNKNOWN, UNUSED, load,
+    CLIENT, CLIENT6, FOREIGN, LIVE, OUTSIDE, SERVER, SERVER6, THIEF, THIEF6, UNKNOWN, UNUSED,
+    address, load,
 };
 use frames::{
     SYN_HEADER, data_syn, syn, tcp_frame, udp_frame, with_extensions, with_first_fragment,
@@ -61,6 +62,26 @@ fn routed_traffic_to_the_range_is_left_alone() {
     let bed = Bed::new(Mode::Enforce);
     bed.ingress(&syn(CLIENT, "192.0.2.77", UNUSED), Reason::NotOurAddress);
     bed.ingress(&syn(CLIENT6, "2001:db8::77", UNUSED), Reason::NotOurAddress);
+}
+
+#[test]
+fn an_address_that_goes_is_routed_traffic_again() {
+    static MOVED: LazyLock<Mutex<Kernel>> =
+        LazyLock::new(|| Mutex::new(load(Mode::Enforce, false)));
+    let mut bed = Bed::of(&MOVED);
+    // They share a slot, so only one of them is found without a search.
+    let (first, second) = ("192.0.2.99", "192.1.3.99");
+    assert_eq!(address(first).slot(), address(second).slot());
+    for added in [first, second] {
+        bed.kernel.maps.add_address(address(added)).unwrap();
+        bed.ingress(&syn(CLIENT, added, UNUSED), Reason::ClosedPort);
+    }
+    bed.ingress(&syn(CLIENT, first, UNUSED), Reason::ClosedPort);
+    // None of them is an address of this machine.
+    bed.kernel.maps.refresh_addresses().unwrap();
+    for gone in [first, second, SERVER] {
+        bed.ingress(&syn(CLIENT, gone, UNUSED), Reason::NotOurAddress);
+    }
 }
 
 #[test]

@@ -8,9 +8,9 @@ use super::{
     table::{Kind, Table, figure},
 };
 
-const WIDTH: u32 = 860;
+const WIDTH: u32 = 960;
 const BAR: u32 = 26;
-const NAME_WIDTH: u32 = 270;
+const NAME_WIDTH: u32 = 380;
 const BLUE: RGBColor = RGBColor(0x2f, 0x6f, 0xb0);
 const GREY: RGBColor = RGBColor(0x9a, 0xa4, 0xad);
 
@@ -44,7 +44,7 @@ fn draw(caption: &str, bars: &[(String, Spread)]) -> Result<String> {
         let area = SVGBackend::with_string(&mut svg, (WIDTH, count * BAR + 70)).into_drawing_area();
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
-            .caption(caption, ("sans-serif", 15))
+            .caption(caption, ("sans-serif", 18))
             .margin(8)
             .x_label_area_size(26)
             .y_label_area_size(NAME_WIDTH)
@@ -69,16 +69,12 @@ fn draw(caption: &str, bars: &[(String, Spread)]) -> Result<String> {
                 spread.map(|x| (x, top - 0.5)).to_vec(),
                 BLACK.stroke_width(1),
             )])?;
-            let label = TextStyle::from(("sans-serif", 13)).color(&BLACK);
+            let label = TextStyle::from(("sans-serif", 15)).color(&BLACK);
             let x = spread[1].max(end) + limit * 0.008;
             let text = figure((bar.median * 100.0).round() / 100.0);
-            chart.draw_series([Text::new(text, (x, top - 0.3), label)])?;
-            let y = 36 + number * BAR;
-            let name = Text::new(
-                name.clone(),
-                (10, i32::try_from(y).context("too many bars")?),
-                ("sans-serif", 13),
-            );
+            chart.draw_series([Text::new(text, (x, top - 0.25), label)])?;
+            let (_, y) = chart.backend_coord(&(0.0, top - 0.25));
+            let name = Text::new(name.clone(), (10, y), ("sans-serif", 15));
             area.draw(&name)?;
         }
         area.present()?;
