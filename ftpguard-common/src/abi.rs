@@ -7,11 +7,12 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
+    event::{EventBudget, Told},
     net::{Address, Port},
     verdict::COUNTER_COUNT,
 };
 
-/// How many sessions are tracked at once.
+/// How many sessions are tracked at once, unless the operator says otherwise.
 pub const MAX_SESSIONS: u32 = 16_384;
 /// How many pinholes are open at once.
 pub const MAX_PINHOLES: u32 = 16_384;
@@ -33,6 +34,8 @@ pub const MAX_BARRED: u32 = 4_096;
 pub const MAX_ADDRESSES: u32 = 4_096;
 /// How many interfaces may have an early gate.
 pub const MAX_GATES: u32 = 4_096;
+/// How many programs the socket observer has, each on a tracepoint.
+pub const OBSERVER_SLOTS: u32 = 5;
 /// Size of the event ring buffer in bytes: a power of two.
 pub const EVENTS_BYTES: u32 = 1 << 20;
 /// Size of the ring buffer for control bytes: a power of two.
@@ -206,6 +209,22 @@ pub enum Admission {
     Pinhole = 0,
     /// Clients with a pinhole, and every client that holds a control connection (rule P4).
     ControlPeer = 1,
+    /// Clients with a pinhole, which the daemon makes. While it is dead or hung,
+    /// [`Policy::without_daemon`] holds.
+    Daemon = 2,
+}
+
+/// Whom listeners that need the daemon admit while it is dead or hung (rule M2). Pinholes that
+/// the kernel side makes are not touched by it.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WithoutDaemon {
+    /// Every client that holds a control connection.
+    ControlPeer = 0,
+    /// Nobody.
+    Closed = 1,
+    /// Everybody.
+    Open = 2,
 }
 
 /// What is known of one process of a guarded ftpd.
@@ -240,6 +259,10 @@ pub mod process_flags {
     pub const INHERITED: u16 = 8;
     /// More than one of its threads has read control connections.
     pub const MANY_READERS: u16 = 16;
+    /// It has read a control connection that is not tracked, because there is no room for it or
+    /// its client has had its share (rule K9). While it serves no other, its listeners admit
+    /// nobody.
+    pub const TURNED_AWAY: u16 = 32;
 }
 
 /// The session that a thread of a shared process read last.
@@ -341,6 +364,17 @@ pub struct Policy {
     pub serving_age: u64,
     /// How long the egress guard remembers a refused destination, in nanoseconds.
     pub barred_age: u64,
+    /// How old the daemon's last heartbeat may be, in nanoseconds.
+    pub heartbeat_age: u64,
+    /// A number of [`WithoutDaemon`].
+    pub without_daemon: u32,
+    /// How many control connections one client may hold and have tracked (rule K9). Each has
+    /// one pinhole at most (rule K4), so this bounds a client's pinholes too.
+    pub sessions_per_client: u32,
+    /// Not 0 where the daemon is woken for each pinhole that is made: a firewall waits for it.
+    pub wake: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Whether denials take effect.
@@ -373,6 +407,20 @@ pub enum Active {
     Exceptions = 1,
     /// Nobody.
     Off = 2,
+}
+
+/// Places in the `OBSERVERS` map: which program follows which tracepoint.
+pub mod observer_slot {
+    /// `task_newtask`.
+    pub const TASK_NEW: u32 = 0;
+    /// `sched_process_exit`.
+    pub const TASK_EXIT: u32 = 1;
+    /// `tcp_rcv_space_adjust`.
+    pub const CONTROL_READ: u32 = 2;
+    /// `inet_sock_set_state`: changes that packets bring about.
+    pub const SOCKET_STATE: u32 = 3;
+    /// `inet_sock_set_state`: changes that a process asked for.
+    pub const SOCKET_CALLED: u32 = 4;
 }
 
 /// Where the kernel side finds fields of the kernel's own structures, in bytes from the start.
@@ -418,11 +466,35 @@ const _: () = {
     assert!(size_of::<Peer>() == 20);
     assert!(size_of::<Exception>() == 20);
     assert!(size_of::<Barred>() == 20);
-    assert!(size_of::<Policy>() == 32);
+    assert!(size_of::<Policy>() == 56);
     assert!(size_of::<KernelOffsets>() == 40);
     // A per-CPU array of counters stays within one page for each CPU.
     assert!(COUNTER_COUNT <= 512);
 };
+
+/// The layout of the maps that outlive a daemon: a number to be raised when an entry comes to
+/// mean something else, then the size of each type. Daemons whose layouts differ do not touch
+/// each other's maps.
+#[expect(clippy::cast_possible_truncation, reason = "sizes of small types")]
+pub const LAYOUT: [u32; 17] = [
+    1,
+    OBSERVER_SLOTS,
+    size_of::<SessionKey>() as u32,
+    size_of::<Session>() as u32,
+    size_of::<Advice>() as u32,
+    size_of::<PinholeKey>() as u32,
+    size_of::<Pinhole>() as u32,
+    size_of::<Endpoint>() as u32,
+    size_of::<Listener>() as u32,
+    size_of::<Process>() as u32,
+    size_of::<Serving>() as u32,
+    size_of::<Peer>() as u32,
+    size_of::<Exception>() as u32,
+    size_of::<Barred>() as u32,
+    size_of::<Policy>() as u32,
+    size_of::<EventBudget>() as u32,
+    size_of::<Told>() as u32,
+];
 
 impl SessionKey {
     /// The client as a key of the `PEERS` map.

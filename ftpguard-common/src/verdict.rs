@@ -104,6 +104,11 @@ reasons! {
     ControlPeer: Pass, "control-peer", "SYN from a client with a control connection, to a listener whose session is not known";
     /// A listener of a guarded ftpd, and the client holds no pinhole for it (rule I2).
     NoPinhole: Deny, "no-pinhole", "SYN to the ftpd's listener from a client without a pinhole";
+    /// The listener needs the daemon, which is dead or hung, and the policy is `open` (rule M2).
+    FailedOpen: Pass, "failed-open", "SYN to a listener that needs the daemon, which is dead; the policy is open";
+    /// The listener needs the daemon, which is dead or hung, and the policy does not let this
+    /// client in (rule M2).
+    DaemonGone: Deny, "daemon-gone", "SYN to a listener that needs the daemon, which is dead";
     /// A port of the declared range, at an address that is not this host's: routed traffic.
     NotOurAddress: Pass, "not-our-address", "SYN to the range at an address that is not this host's";
     /// No listener on a port of the declared range (rule I1).
@@ -197,6 +202,11 @@ incidents! {
     SessionTableFull: "session-table-full", "control connection not tracked: the table is full";
     /// `LISTENERS` was full; a listener is not known.
     ListenerTableFull: "listener-table-full", "listener not tracked: the table is full";
+    /// `PEERS` was full; a client's control connections are not counted (rule K9).
+    PeerTableFull: "peer-table-full", "client not known as such: the table is full";
+    /// A client holds as many control connections as it may; a further one is not tracked
+    /// (rule K9).
+    ClientQuota: "client-quota", "control connection not tracked: its client holds too many";
     /// `PROCESSES` was full; a process of the ftpd is not known.
     ProcessTableFull: "process-table-full", "process not tracked: the table is full";
     /// A guarded ftpd opened a listener and no session could be named for it (rule P4).
@@ -229,12 +239,13 @@ impl Reason {
     #[must_use]
     pub const fn attack(self) -> Attack {
         match self {
-            Self::NoPinhole => Attack::Theft,
+            Self::NoPinhole | Self::DaemonGone => Attack::Theft,
             Self::PortNotGuarded
             | Self::ControlPort
             | Self::Pinhole
             | Self::ForeignListener
             | Self::ControlPeer
+            | Self::FailedOpen
             | Self::NotOurAddress
             | Self::ClosedPort
             | Self::Bounced

@@ -5,7 +5,7 @@
 //! appeared later, reassembled fragments, headers too deep for the early gates (rule I5).
 
 use ftpguard_common::{
-    abi::{Admission, Endpoint, Listener, Mode, PinholeKey, port_word},
+    abi::{Admission, Endpoint, Listener, Mode, PinholeKey, WithoutDaemon, port_word},
     event::EventKind,
     net::{Address, Port},
     packet::{Segment, Walk},
@@ -14,8 +14,9 @@ use ftpguard_common::{
 
 use crate::{
     lookup::Lookup,
-    maps::{ADDRESSES, LISTENERS, PINHOLES, PORTS},
-    report::{Ends, policy, settle},
+    maps::{ADDRESSES, HEARTBEAT, LISTENERS, PINHOLES, PORTS},
+    peers::is_peer,
+    report::{Ends, now, policy, settle},
 };
 
 /// Where an ftpd's active data connections come from (RFC 959 section 3.2, port L-1).
@@ -105,9 +106,40 @@ fn decide(ends: &Ends) -> Reason {
         None if declared => unused(ends.local),
         None => Reason::PortNotGuarded,
         Some(listener) if listener.control_port == Port::NONE => Reason::ForeignListener,
-        Some(listener) if admits_peer(listener, ends.remote) => Reason::ControlPeer,
-        Some(_) => Reason::NoPinhole,
+        Some(listener) if listener.admission == Admission::Pinhole as u16 => Reason::NoPinhole,
+        Some(listener) => without_pinhole(listener, ends.remote),
     }
+}
+
+/// A listener whose session the kernel side could not name.
+#[inline(always)]
+fn without_pinhole(listener: &Listener, client: Address) -> Reason {
+    let alive = daemon_is_alive();
+    if alive && listener.admission == Admission::Daemon as u16 {
+        return Reason::NoPinhole;
+    }
+    let policy = policy().map_or(WithoutDaemon::Closed as u32, |policy| policy.without_daemon);
+    if !alive && policy == WithoutDaemon::Open as u32 {
+        return Reason::FailedOpen;
+    }
+    let closed = !alive && policy == WithoutDaemon::Closed as u32;
+    if !closed && is_peer(client, listener.control_port) {
+        return Reason::ControlPeer;
+    }
+    if alive {
+        Reason::NoPinhole
+    } else {
+        Reason::DaemonGone
+    }
+}
+
+/// Whether the daemon's last heartbeat is recent (rule M2).
+#[inline(always)]
+fn daemon_is_alive() -> bool {
+    let age = policy().map_or(0, |policy| policy.heartbeat_age);
+    HEARTBEAT
+        .get(0)
+        .is_some_and(|beat| now().saturating_sub(*beat) <= age)
 }
 
 /// A port of the range without a listener. Where the address is not known as this host's there
@@ -149,10 +181,4 @@ fn find_listener(address: Address, port: Port) -> Option<&'static Listener> {
     unsafe { LISTENERS.get(&Endpoint::new(address, port)) }
         // SAFETY: as above.
         .or_else(|| unsafe { LISTENERS.get(&Endpoint::new(Address::WILDCARD, port)) })
-}
-
-#[inline(always)]
-fn admits_peer(listener: &Listener, client: Address) -> bool {
-    listener.admission == Admission::ControlPeer as u16
-        && crate::peers::is_peer(client, listener.control_port)
 }

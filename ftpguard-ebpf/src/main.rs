@@ -6,8 +6,9 @@
 //!              guard_lookup (sk_lookup): the last gate, before a listening socket
 //! packet out   guard_and_watch_egress (TC): may this SYN leave? control bytes
 //! connect()    guard_connect4, guard_connect6 (cgroup): may the ftpd connect there?
-//! sockets      socket_state, control_read (tracepoints): the socket observer
-//! processes    task_new, task_exit (tracepoints): who descends from an ftpd
+//! sockets      socket_called, socket_state, control_read: the socket observer
+//! processes    task_new, task_exit: who descends from an ftpd
+//! tracepoints  on_socket_called and so on: each jumps to the observer's program of that name
 //! ```
 //!
 //! A packet that cannot be parsed is counted and left to the kernel: the guard must not cut off
@@ -53,6 +54,7 @@ use aya_ebpf::{
     programs::{RawTracePointContext, SkLookupContext, SockAddrContext, TcContext, XdpContext},
 };
 use ftpguard_common::{
+    abi::observer_slot,
     event::Direction,
     packet::{Walk, walk},
     verdict::Verdict,
@@ -155,6 +157,34 @@ fn task_new(ctx: RawTracePointContext) -> i32 {
 fn task_exit(_ctx: RawTracePointContext) -> i32 {
     observer::process::exited();
     0
+}
+
+// What is attached to the tracepoints. A raw tracepoint's program cannot be replaced, so it only
+// jumps to the one that can (`maps::OBSERVERS`). Where none is there yet, nothing happens.
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn on_socket_called(ctx: RawTracePointContext) -> i32 {
+    observer::follow(&ctx, observer_slot::SOCKET_CALLED)
+}
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn on_socket_state(ctx: RawTracePointContext) -> i32 {
+    observer::follow(&ctx, observer_slot::SOCKET_STATE)
+}
+
+#[raw_tracepoint(tracepoint = "tcp_rcv_space_adjust")]
+fn on_control_read(ctx: RawTracePointContext) -> i32 {
+    observer::follow(&ctx, observer_slot::CONTROL_READ)
+}
+
+#[raw_tracepoint(tracepoint = "task_newtask")]
+fn on_task_new(ctx: RawTracePointContext) -> i32 {
+    observer::follow(&ctx, observer_slot::TASK_NEW)
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn on_task_exit(ctx: RawTracePointContext) -> i32 {
+    observer::follow(&ctx, observer_slot::TASK_EXIT)
 }
 
 /// Other tools' programs on the same hook still run, then the kernel's own path: TC_ACT_UNSPEC

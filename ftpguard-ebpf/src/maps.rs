@@ -2,14 +2,14 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, CgroupArray, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, CgroupArray, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use ftpguard_common::{
     abi::{
         Advice, Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener, MAX_ADDRESSES,
         MAX_BARRED, MAX_EXCEPTIONS, MAX_FORMER_LISTENERS, MAX_GATES, MAX_LISTENERS, MAX_PEERS,
-        MAX_PINHOLES, MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, Peer, Pinhole, PinholeKey, Policy,
-        Process, Serving, Session, SessionKey,
+        MAX_PINHOLES, MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, OBSERVER_SLOTS, Peer, Pinhole,
+        PinholeKey, Policy, Process, Serving, Session, SessionKey,
     },
     event::{ControlHeader, EventBudget, MAX_CAPTURE, SOURCES, Told},
     net::Address,
@@ -65,7 +65,8 @@ pub(crate) static PARENTS: LruHashMap<u32, u32> = LruHashMap::with_max_entries(M
 pub(crate) static SERVING: LruHashMap<u32, Serving> = LruHashMap::with_max_entries(MAX_SERVING, 0);
 
 /// How many control connections a client holds. Written by the socket observer, by the daemon
-/// when it adopts. Full: the client gets no more than its pinholes.
+/// when it adopts. Full: the client gets no more than its pinholes, counted as
+/// `peer-table-full`.
 #[map]
 pub(crate) static PEERS: HashMap<Peer, u32> = HashMap::with_max_entries(MAX_PEERS, 0);
 
@@ -88,6 +89,17 @@ pub(crate) static GATES: HashMap<u32, u32> = HashMap::with_max_entries(MAX_GATES
 /// passes.
 #[map]
 pub(crate) static POLICY: Array<Policy> = Array::with_max_entries(1, 0);
+
+/// When the daemon was last alive: nanoseconds of `CLOCK_MONOTONIC`. Written by the daemon about
+/// once a second; read for SYNs to listeners that need it (rule M2).
+#[map]
+pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The socket observer's programs, one for each tracepoint (`observer::Slot`). Written by the
+/// daemon, which replaces them one by one while the tracepoints stay attached: no event is missed
+/// and none is seen twice.
+#[map]
+pub(crate) static OBSERVERS: ProgramArray = ProgramArray::with_max_entries(OBSERVER_SLOTS, 0);
 
 /// Destinations that an ftpd may connect to. Written by the daemon.
 #[map]

@@ -4,9 +4,13 @@ use aya_ebpf::maps::lpm_trie::Key;
 use ftpguard_common::{
     abi::{EXCEPTION_PORT_BITS, Exception, Peer, SessionKey},
     net::{Address, Port},
+    verdict::Incident,
 };
 
-use crate::maps::{EXCEPTIONS, PEERS};
+use crate::{
+    maps::{EXCEPTIONS, PEERS},
+    report::note,
+};
 
 /// Counts one more control connection of a client.
 #[inline(always)]
@@ -33,6 +37,13 @@ pub(crate) fn is_peer(client: Address, control_port: Port) -> bool {
     };
     // SAFETY: the value is not read: an entry is there while its count is above 0.
     unsafe { PEERS.get(&key) }.is_some()
+}
+
+/// How many control connections this client holds, to any ftpd.
+#[inline(always)]
+pub(crate) fn held_by(client: Address) -> u32 {
+    // SAFETY: one word is read once.
+    unsafe { PEERS.get(&of_any(client)) }.copied().unwrap_or(0)
 }
 
 /// Whether the operator listed this destination (rule O3).
@@ -71,7 +82,9 @@ fn add(peer: &Peer) {
         return;
     }
     // Full: the client gets no more than its pinholes.
-    let _ = PEERS.insert(peer, 1, 0);
+    if PEERS.insert(peer, 1, 0).is_err() {
+        note(Incident::PeerTableFull);
+    }
 }
 
 #[inline(always)]

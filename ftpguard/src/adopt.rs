@@ -12,10 +12,13 @@ pub mod latecomers;
 pub mod snapshot;
 
 use anyhow::{Context as _, Result};
-use ftpguard_common::abi::SessionKey;
+use ftpguard_common::{
+    abi::{Admission, Listener, SessionKey},
+    net::Port,
+};
 
 use self::{apply::Applied, decide::Rules, snapshot::Reader};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, KernelError, Maps};
 
 /// How often /proc is read at most. Two rounds are the rule; a busy ftpd may need a third.
 const MAX_ROUNDS: usize = 5;
@@ -46,4 +49,25 @@ pub fn adopt(
          before the guard may fail their next transfer"
     );
     Ok(sessions)
+}
+
+/// After another daemon: listeners that were opened while none was there to make their pinholes
+/// admit every client that holds a control connection, as others whose session is not known
+/// (rules K10, P4).
+pub fn resume(kernel: &mut Kernel) -> Result<(), KernelError> {
+    let listeners = &mut kernel.maps.listeners;
+    for (endpoint, listener) in Maps::entries(listeners) {
+        if listener.admission == Admission::Daemon as u16 && listener.pinhole.port == Port::NONE {
+            let admission = Admission::ControlPeer as u16;
+            Maps::change(
+                listeners,
+                &endpoint,
+                &Listener {
+                    admission,
+                    ..listener
+                },
+            )?;
+        }
+    }
+    Ok(())
 }

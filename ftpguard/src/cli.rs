@@ -2,10 +2,13 @@
 //!
 //! Exit statuses are listed at [`Exit`].
 
+mod endurance;
+
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
+pub use self::endurance::EnduringAskArgs;
 use crate::{
     config::{Layer, ModeArg},
     kernel::Destination,
@@ -54,13 +57,15 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Guard this host's FTP server until SIGINT or SIGTERM
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Say whether the configuration is valid, without touching the kernel
-    Check(CheckArgs),
+    Check(Box<CheckArgs>),
     /// Say whether this host is fit, which FTP servers run here, and propose a configuration
     Doctor(DoctorArgs),
     /// Show hooks and modes in force, and the counters of a running guard
-    Status(AskArgs),
+    Status(EnduringAskArgs),
+    /// End a running guard, and remove everything that a dead one left in the kernel
+    Detach(EnduringAskArgs),
     /// Have a running guard read its configuration file again, without dropping a transfer
     Reload(AskArgs),
     /// Show the mode of a running guard, or switch it
@@ -84,6 +89,10 @@ pub struct RunArgs {
     /// Folder of the control socket
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUNTIME_DIR)]
     pub runtime_dir: PathBuf,
+    /// Folder in a BPF file system in which the kernel side outlives the daemon
+    /// [default: /sys/fs/bpf/ftpguard, or another for another --runtime-dir]
+    #[arg(long, value_name = "DIR")]
+    pub pin_dir: Option<PathBuf>,
     /// Print events and totals as JSON, one object a line
     #[arg(long)]
     pub json: bool,
@@ -241,7 +250,7 @@ mod tests {
         match parse(line) {
             Ok(Cli {
                 command: Command::Run(run),
-            }) => Ok(run),
+            }) => Ok(*run),
             Ok(other) => Err(format!("not run: {other:?}")),
             Err(Refusal::Usage(line) | Refusal::Help(line)) => Err(line),
         }

@@ -1,25 +1,72 @@
 //! The commands that ask a running guard.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
 use crate::{
-    cli::{AskArgs, EventsArgs, ModeArgs, WhyArgs},
+    cli::{AskArgs, EnduringAskArgs, EventsArgs, ModeArgs, WhyArgs},
     clock,
-    control_socket::{Reply, Request, ask, follow},
+    control_socket::{Reply, Request, ask, end, follow},
     events::Record,
-    status::{render_pinholes, render_sessions},
+    kernel::{self, Detached, Orphan},
+    status::{Orphaned, render_pinholes, render_sessions},
     why::Subject,
 };
 
-/// `ftpguard status`.
-pub fn status(args: &AskArgs) -> Result<()> {
-    let Reply::Status(status) = ask(&args.runtime_dir, &Request::Status {})? else {
+/// `ftpguard status`. Where no daemon answers, what the kernel says by itself.
+pub fn status(args: &EnduringAskArgs) -> Result<()> {
+    let reply = match ask(&args.ask.runtime_dir, &Request::Status {}) {
+        Ok(reply) => reply,
+        Err(error) => {
+            let pins = args.pin_folder();
+            let Ok(Some(orphan)) = Orphan::read(&pins) else {
+                return Err(error);
+            };
+            let orphan = Orphaned::of(&orphan, &pins);
+            show(&args.ask, &orphan, || orphan.render())?;
+            bail!(
+                "no daemon runs; start it with `ftpguard run`, or end it all with `ftpguard detach`"
+            );
+        }
+    };
+    let Reply::Status(status) = reply else {
         bail!(OTHER);
     };
-    show(args, &status, || status.render())
+    show(&args.ask, &status, || status.render())
+}
+
+/// `ftpguard detach`. When it returns, nothing is left in the kernel.
+pub fn detach(args: &EnduringAskArgs) -> Result<()> {
+    let ended = end(&args.ask.runtime_dir, PATIENCE)?;
+    let pins = args.pin_folder();
+    let Detached { hooks } = kernel::detach(&pins)?;
+    let told = Removed {
+        daemon_ended: ended,
+        hooks,
+    };
+    show(&args.ask, &told, || {
+        let daemon = if ended {
+            "the daemon has ended"
+        } else {
+            "no daemon was running"
+        };
+        format!("{daemon}; {hooks} further hooks removed; nothing is attached\n")
+    })
+}
+
+/// How long a daemon may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What `detach` did.
+#[derive(Serialize)]
+struct Removed {
+    daemon_ended: bool,
+    hooks: usize,
 }
 
 /// `ftpguard reload`.

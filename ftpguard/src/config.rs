@@ -25,12 +25,13 @@ mod say;
 use std::path::PathBuf;
 
 use clap::Args;
+use ftpguard_common::abi::MAX_SESSIONS;
 use serde::{Deserialize, Serialize};
 
 use self::keys::keys;
 pub use self::{
     check::Problem,
-    choices::{ActiveArg, HiddenArg, ModeArg, TrackingArg, XdpArg},
+    choices::{ActiveArg, HiddenArg, ModeArg, OnStop, TrackingArg, WithoutDaemonArg, XdpArg},
     file::Wrong,
     ftpd::{ExceptionRule, Ftpd},
     given::Unusable,
@@ -38,6 +39,7 @@ pub use self::{
 };
 use crate::{
     metrics::MetricsAddress,
+    nft::NftSet,
     values::{PortRange, parse_port},
 };
 
@@ -109,10 +111,40 @@ keys! {
     #[arg(long, value_name = "WHAT")]
     hidden_clients: HiddenArg = HiddenArg::Refuse, now;
 
+    /// Sets of a firewall that are kept filled with the live pinholes: "inet filter ftp" for ftp4
+    /// (ipv4_addr . inet_service) and ftp6 (ipv6_addr . inet_service) in the table filter of the
+    /// family inet, or "off"
+    #[arg(long, value_name = "FAMILY TABLE NAME")]
+    nft_set: NftSet = NftSet::Off, restart;
+
     /// cgroup v2 folder whose processes are watched. Empty: the root of the hierarchy, which
     /// stands for every process of the host
     #[arg(long, value_name = "DIR")]
     cgroup: PathBuf = PathBuf::new(), restart;
+
+    /// Whether the kernel goes on guarding when the daemon dies: pinned in a BPF file system
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pin: bool = true, restart;
+
+    /// What happens when the daemon is told to stop: "detach" leaves the host unguarded, "keep"
+    /// lets the kernel go on guarding, as after a crash
+    #[arg(long, value_name = "WHAT")]
+    on_stop: OnStop = OnStop::Detach, now;
+
+    /// Whom ports that need the daemon admit while it is dead or hung: clients that hold a control
+    /// connection ("control-peer"), nobody ("closed") or everybody ("open")
+    #[arg(long, value_name = "WHOM")]
+    without_daemon: WithoutDaemonArg = WithoutDaemonArg::ControlPeer, now;
+
+    /// How many control connections are tracked at once: sizes every table. 16384 take about
+    /// 32 MiB
+    #[arg(long, value_name = "COUNT")]
+    max_sessions: u32 = MAX_SESSIONS, restart;
+
+    /// How many control connections of one client are tracked at once. Further ones get no data
+    /// connections
+    #[arg(long, value_name = "COUNT")]
+    client_sessions: u32 = 64, now;
 
     /// Where metrics for Prometheus are served, on this host only: "127.0.0.1:9821",
     /// "unix:/run/ftpguard/metrics.sock", or "off"

@@ -13,7 +13,8 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -57,6 +58,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Request {
     /// Hooks, modes and counters.
     Status {},
+    /// End, and leave nothing in the kernel. There is no answer: the socket goes.
+    Detach {},
     /// Open control connections.
     Sessions {},
     /// Open pinholes.
@@ -95,7 +98,7 @@ impl Request {
             | Self::Pinholes {}
             | Self::Events { .. }
             | Self::Why { .. } => false,
-            Self::Reload {} => true,
+            Self::Reload {} | Self::Detach {} => true,
             Self::Mode { mode } => mode.is_some(),
         }
     }
@@ -211,6 +214,26 @@ impl Drop for ControlSocket {
     fn drop(&mut self) {
         // It may be gone already, with its folder.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Asks the guard that uses this runtime folder to end, and waits until it has. Whether there was
+/// one.
+pub fn end(folder: &Path, patience: Duration) -> Result<bool> {
+    let Ok(mut reader) = send(folder, &Request::Detach {}) else {
+        return Ok(false);
+    };
+    // Nothing comes but the end.
+    let _ = reader.read_line(&mut String::new());
+    let deadline = Instant::now() + patience;
+    loop {
+        match lock(folder) {
+            Ok(_) => return Ok(true),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context("the guard does not end"));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
     }
 }
 

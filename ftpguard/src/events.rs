@@ -11,7 +11,11 @@ mod read;
 use std::{borrow::Cow, net::IpAddr};
 
 #[cfg(doc)]
-use ftpguard_common::{abi::Origin, event::Event, verdict::Reason};
+use ftpguard_common::{
+    abi::Origin,
+    event::Event,
+    verdict::{Incident, Reason},
+};
 use ftpguard_common::{abi::SessionKey, verdict::Attack};
 pub use labels::{Ending, Phantom, Remark};
 pub use read::{mode_label, read_event};
@@ -212,6 +216,13 @@ pub enum Happening {
         ends: Ends,
         /// What: a label of [`Remark`].
         remark: Word,
+    },
+    /// Newcomers were left out: a table is full, or a client has had its share (rule K9).
+    OutOfRoom {
+        /// What there is no room in: a label of [`Incident`].
+        what: Word,
+        /// How often in the last second.
+        count: u64,
     },
     /// An interface that appeared is guarded now.
     InterfaceGuarded {

@@ -1,6 +1,8 @@
 //! The running guard: starts everything in the order that leaves no gap, then one loop.
 
+mod alarm;
 mod answers;
+mod firewall;
 mod ftpds;
 mod hidden;
 mod interfaces;
@@ -19,7 +21,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ftpguard_common::{
-    abi::{Active, MAX_SESSIONS, Mode, Origin, Policy, Tracking},
+    abi::{Active, Mode, Origin, Policy, Tracking, WithoutDaemon},
     event::{Event, EventKind},
     verdict::Reason,
 };
@@ -32,22 +34,24 @@ use tokio::{
 };
 
 use self::{
-    hidden::Clients, interfaces::Interfaces, sweep::Sweep, text::Text, watchdog::Watchdog,
-    why::Monitored,
+    alarm::Alarm, firewall::Firewall, hidden::Clients, interfaces::Interfaces, sweep::Sweep,
+    text::Text, watchdog::Watchdog, why::Monitored,
 };
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::RunArgs,
     clock,
-    config::{Config, ModeArg, TrackingArg},
-    control_socket::{ControlSocket, Question},
+    config::{Config, ModeArg, OnStop, TrackingArg},
+    control_socket::{ControlSocket, Question, Request},
     doctor::predict::Seen,
     events::{Ends, Happening, read_event},
     journal::Journal,
-    kernel::{Attached, Kernel, Maps, Ring, Settings},
-    metrics,
+    kernel::{Attached, Kernel, Maps, Pins, Ring, Settings},
+    memory, metrics,
     network::Changes,
+    nft::NftSet,
     preflight::{self, Host},
+    privileges,
     state::{self, State},
     values::PortRange,
     watcher::Watcher,
@@ -64,8 +68,11 @@ const READ_EVERY: Duration = Duration::from_millis(50);
 const LOOK_OVER: Duration = Duration::from_secs(10);
 /// How many records of a ring buffer are read before anything else gets its turn.
 const BATCH: usize = 256;
-/// How many sessions are read at once where text only labels and narrows. Each takes about 23 KiB.
+/// How many sessions are read at once where text only labels and narrows.
 const READ_FOR_LABELS: usize = 256;
+/// How many it reads at once to make pinholes: 74 MiB at most ([`crate::watcher::MEMORY`]). A
+/// session beyond them is counted, and gets its pinholes from sockets where they can tell.
+const READ_FOR_PINHOLES: usize = 4_096;
 /// How many questions wait for the main loop.
 const QUESTIONS: usize = 16;
 /// How long a thread's last read of a control connection may name its session (rule F3). An
@@ -75,7 +82,14 @@ const SERVING_AGE: Duration = Duration::from_secs(1);
 /// How long the egress guard remembers a refused destination.
 const BARRED_AGE: Duration = Duration::from_secs(5);
 
-/// Guards until SIGINT or SIGTERM. When it returns, for whatever reason, nothing is attached.
+/// How often the kernel side is told that the daemon is alive.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// How old the last such sign may be before the daemon counts as dead or hung (rule M2).
+const HEARTBEAT_AGE: Duration = Duration::from_secs(5);
+
+/// Guards until SIGINT or SIGTERM. When it returns after one of these, nothing is attached, unless
+/// `--on-stop keep` was given. After a failed start everything is as it was before; after a
+/// failure later on the kernel goes on guarding, where it is pinned.
 pub fn run(args: &RunArgs) -> Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -88,8 +102,13 @@ pub fn run(args: &RunArgs) -> Result<()> {
         let metrics = metrics::Endpoint::bind(&config.metrics).await?;
         let (mut guard, rings, questions) = Guard::start(args, config, metrics)?;
         let ended = guard.watch(rings, questions, stop).await;
-        guard.finish();
-        ended
+        let keep = match &ended {
+            Ok(Ended::Stopped) => guard.config.on_stop == OnStop::Keep,
+            Ok(Ended::Detached) => false,
+            Err(_) => true,
+        };
+        guard.finish(keep);
+        ended.map(drop)
     })
 }
 
@@ -105,6 +124,7 @@ struct Guard {
     attached: Vec<Attached>,
     interfaces: Interfaces,
     clients: Clients,
+    firewall: Firewall,
     journal: Journal,
     state: State,
     ready_at: Instant,
@@ -113,6 +133,8 @@ struct Guard {
     look_over_at: Instant,
     /// When the ring buffers are read without being asked.
     read_at: Instant,
+    /// When the kernel side is told again that the daemon is alive.
+    beat_at: Instant,
     /// When announced ports are looked for again.
     look_at: Option<Instant>,
     /// From here on every control byte is captured: nanoseconds of `CLOCK_MONOTONIC`.
@@ -120,6 +142,7 @@ struct Guard {
     watcher: Watcher,
     text: Text,
     sweep: Sweep,
+    alarm: Alarm,
     watchdog: Watchdog,
     /// The passive ports that each FTP server chose (rule D1).
     ports: Seen,
@@ -153,6 +176,14 @@ impl Stop {
     }
 }
 
+/// Why the main loop ended in good order.
+enum Ended {
+    /// By a signal.
+    Stopped,
+    /// By `ftpguard detach`.
+    Detached,
+}
+
 /// What the main loop wakes up for.
 enum Wake {
     Events,
@@ -173,9 +204,11 @@ impl Guard {
         // Before the interfaces are listed, so that none is missed.
         let network = Changes::watch().context("watching interfaces and addresses")?;
         let host = preflight::check(&config.interfaces, config.cgroup())?;
+        let firewall = Firewall::open(&config.nft_set)?;
         // Before anything is attached: a second guard on the same folder ends here.
         let socket = ControlSocket::bind(&args.runtime_dir, &config.socket_group)?;
-        let mut kernel = Kernel::load(&settings(&config, &host))?;
+        let settings = settings(&config, &host, args.pins(&config));
+        let mut kernel = Kernel::load(&settings)?;
         let rings = Rings {
             events: Ring::new(kernel.take_events()?).context("watching the event ring buffer")?,
             control: Ring::new(kernel.take_control()?)
@@ -193,20 +226,23 @@ impl Guard {
             attached: Vec::new(),
             interfaces: Interfaces::default(),
             clients: Clients::default(),
+            firewall,
             journal: Journal::start(args.json).context("starting the output thread")?,
             state: State::default(),
             ready_at: now,
             refill_at: None,
             look_over_at: now + LOOK_OVER,
             read_at: now + READ_EVERY,
+            beat_at: now,
             look_at: None,
             watching_since: u64::MAX,
             watcher: Watcher::new(match config.tracking {
                 TrackingArg::Socket => READ_FOR_LABELS,
-                TrackingArg::Text => MAX_SESSIONS as usize,
+                TrackingArg::Text => READ_FOR_PINHOLES,
             }),
             text: Text::default(),
             sweep: Sweep::default(),
+            alarm: Alarm::default(),
             watchdog: Watchdog::from_environment(),
             ports: Seen::default(),
             monitored: None,
@@ -214,6 +250,9 @@ impl Guard {
             config,
         };
         guard.attach()?;
+        guard.kernel.commit(&settings)?;
+        privileges::drop_the_rest()?;
+        memory::give_back();
         if guard.config.mode == ModeArg::Monitor {
             guard.begin_monitor()?;
         }
@@ -233,6 +272,9 @@ impl Guard {
     fn attach(&mut self) -> Result<()> {
         self.kernel.attach_observer()?;
         self.adopt(&self.config.clone(), None)?;
+        if self.kernel.is_inherited() {
+            adopt::resume(&mut self.kernel)?;
+        }
         self.kernel.attach_connect()?;
         self.kernel.attach_lookup()?;
         for interface in &self.host.interfaces {
@@ -248,13 +290,19 @@ impl Guard {
         Ok(())
     }
 
+    /// Reads which sockets there are.
+    fn reader(&self, config: &Config) -> Reader {
+        Reader {
+            cgroup: self.host.cgroup.clone(),
+            control_ports: config.control_ports(),
+        }
+    }
+
     /// Adopts what is open already: everything, or with `new_control_ports` what belongs to
     /// these, and other software's listeners in the passive ranges.
     fn adopt(&mut self, config: &Config, new_control_ports: Option<Vec<u16>>) -> Result<()> {
-        let reader = Reader {
-            cgroup: self.host.cgroup.clone(),
-            control_ports: config.control_ports(),
-        };
+        let first = new_control_ports.is_none();
+        let reader = self.reader(config);
         let rules = Rules {
             control_ports: config.control_ports(),
             passive_ports: config.passive_ports(),
@@ -271,11 +319,7 @@ impl Guard {
         // Pinholes for listeners that were open already.
         self.state.reload(&self.kernel);
         for (_, pinhole) in Maps::entries(&self.kernel.maps.pinholes) {
-            let is_new = rules
-                .new_control_ports
-                .as_ref()
-                .is_none_or(|ports| ports.contains(&pinhole.server_port.number()));
-            if is_new && pinhole.origin == Origin::Adopted as u32 {
+            if first && pinhole.origin == Origin::Adopted as u32 {
                 self.state.origins.made(pinhole.server_port, pinhole.origin);
             }
         }
@@ -288,7 +332,7 @@ impl Guard {
         mut rings: Rings,
         mut questions: mpsc::Receiver<Question>,
         mut stop: Stop,
-    ) -> Result<()> {
+    ) -> Result<Ended> {
         loop {
             let deadline = self.deadline();
             let wake = tokio::select! {
@@ -315,8 +359,14 @@ impl Guard {
                 _ = stop.terminate.recv() => Wake::Stop("SIGTERM"),
             };
             match wake {
-                Wake::Events => self.read_events(&mut rings.events),
+                Wake::Events => {
+                    self.read_events(&mut rings.events);
+                }
                 Wake::Control => self.read_control(&mut rings.control)?,
+                Wake::Question(question) if question.request == Request::Detach {} => {
+                    self.read_rings(&mut rings)?;
+                    return Ok(Ended::Detached);
+                }
                 Wake::Network => {
                     rings
                         .network
@@ -343,7 +393,7 @@ impl Guard {
                     log::info!("{signal}: detaching");
                     let _ = sd_notify::notify(&[NotifyState::Stopping]);
                     self.read_rings(&mut rings)?;
-                    return Ok(());
+                    return Ok(Ended::Stopped);
                 }
             }
         }
@@ -353,18 +403,26 @@ impl Guard {
     fn read_rings(&mut self, rings: &mut Rings) -> Result<()> {
         self.read_at = Instant::now() + READ_EVERY;
         self.read_control(&mut rings.control)?;
-        self.read_events(&mut rings.events);
-        Ok(self.rearm()?)
+        // A pinhole is made before its port is announced: what was read of announcements so far
+        // can be compared with pinholes once every event is read, and not before.
+        if self.read_events(&mut rings.events) {
+            self.rearm()?;
+        }
+        Ok(())
     }
 
-    fn read_events(&mut self, ring: &mut Ring) {
-        ring.drain(BATCH, |record| self.on_event(record));
+    /// Whether every event is read now.
+    fn read_events(&mut self, ring: &mut Ring) -> bool {
+        let read = ring.drain(BATCH, |record| self.on_event(record));
+        self.tell_firewall();
+        read
     }
 
     fn read_control(&mut self, ring: &mut Ring) -> Result<()> {
         ring.drain(BATCH, |record| self.on_control(record));
         self.settle_text()?;
         self.look_at = self.look_at.or_else(|| self.text.look_at());
+        self.tell_firewall();
         Ok(())
     }
 
@@ -444,6 +502,7 @@ impl Guard {
             read_at,
             self.interfaces.follow_at,
             self.watchdog.due(),
+            Some(self.beat_at),
         ]
         .into_iter()
         .flatten()
@@ -452,6 +511,11 @@ impl Guard {
 
     fn on_deadline(&mut self) -> Result<()> {
         let now = Instant::now();
+        if self.beat_at <= now {
+            self.beat_at = now + BEAT_EVERY;
+            self.kernel.beat()?;
+            self.check_room()?;
+        }
         self.watchdog.on_deadline(now);
         if self.refill_at.is_some_and(|at| at <= now) {
             self.refill_at = None;
@@ -471,9 +535,12 @@ impl Guard {
         Ok(())
     }
 
-    /// Detaches everything, then tells the totals.
-    fn finish(self) {
+    /// Detaches everything, unless the kernel is to go on guarding; then tells the totals.
+    fn finish(self, keep: bool) {
         let counters = self.kernel.counters();
+        if keep {
+            self.kernel.keep();
+        }
         let Self {
             args,
             kernel,
@@ -498,7 +565,7 @@ impl Guard {
     }
 }
 
-pub(crate) fn settings(config: &Config, host: &Host) -> Settings {
+pub(crate) fn settings(config: &Config, host: &Host, pins: Pins) -> Settings {
     Settings {
         policy: policy(config),
         control_ports: config.control_ports(),
@@ -511,6 +578,8 @@ pub(crate) fn settings(config: &Config, host: &Host) -> Settings {
         exceptions: config.destinations().collect(),
         bounce_shield: config.bounce_shield,
         cgroup: host.cgroup.clone(),
+        max_sessions: config.max_sessions,
+        pins: if host.has_bpffs { pins } else { Pins::Nowhere },
     }
 }
 
@@ -522,6 +591,11 @@ fn policy(config: &Config) -> Policy {
         uses: u32::from(config.uses),
         serving_age: nanoseconds(SERVING_AGE),
         barred_age: nanoseconds(BARRED_AGE),
+        heartbeat_age: nanoseconds(HEARTBEAT_AGE),
+        without_daemon: WithoutDaemon::from(config.without_daemon) as u32,
+        sessions_per_client: config.client_sessions,
+        wake: u32::from(config.nft_set != NftSet::Off),
+        pad: 0,
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`preflight`]: can this host run the guard?
 //! - [`guard`]: the running guard: starts everything, then one loop.
 //! - [`kernel`]: the one place that touches aya.
+//! - [`nft`]: live pinholes in a set of nftables.
 //! - [`network`]: interfaces and addresses, and word of their changes.
 //! - [`adopt`]: sessions and listeners that were open before the guard.
 //! - [`watcher`]: control bytes in, what they mean out.
@@ -22,14 +23,18 @@ pub mod config;
 pub mod control_socket;
 pub mod doctor;
 pub mod events;
+pub mod fault;
 pub mod guard;
 pub mod journal;
 pub mod kernel;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod network;
+pub mod nft;
 pub mod output;
 pub mod preflight;
+pub mod privileges;
 pub mod state;
 pub mod status;
 pub mod values;
@@ -92,6 +97,7 @@ fn carry_out(cli: Cli) -> Result<()> {
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Check(check) => config::say(&check),
         Command::Status(ask) => client::status(&ask),
+        Command::Detach(ask) => client::detach(&ask),
         Command::Reload(ask) => client::reload(&ask),
         Command::Why(why) => client::why(&why),
         Command::Mode(mode) => client::mode(&mode),

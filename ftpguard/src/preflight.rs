@@ -27,6 +27,8 @@ pub struct Host {
     pub cgroup: PathBuf,
     /// The interfaces to guard; never empty.
     pub interfaces: Vec<String>,
+    /// Whether there is a BPF file system to pin things in.
+    pub has_bpffs: bool,
 }
 
 /// Checks the host, and mounts or raises what is missing and can be had.
@@ -37,7 +39,7 @@ pub fn check(interfaces: &[String], cgroup: Option<&Path>) -> Result<Host> {
     let interfaces = choose_interfaces(interfaces, &interface_names())?;
     let release = check_kernel()?;
     check_capabilities()?;
-    mount_bpffs();
+    let has_bpffs = mount_bpffs();
     let cgroup = match cgroup {
         Some(folder) => check_cgroup(folder)?,
         None => find_cgroup_root()?,
@@ -46,6 +48,7 @@ pub fn check(interfaces: &[String], cgroup: Option<&Path>) -> Result<Host> {
         release,
         cgroup,
         interfaces,
+        has_bpffs,
     })
 }
 
@@ -61,6 +64,7 @@ pub fn look(interfaces: &[String], cgroup: Option<&Path>) -> Result<Host> {
         release,
         cgroup,
         interfaces: choose_interfaces(interfaces, &interface_names())?,
+        has_bpffs: bpffs_is_mounted(),
     })
 }
 
@@ -175,11 +179,17 @@ fn has(effective: u64, (number, _): (u8, &str)) -> bool {
     effective & (1 << number) != 0
 }
 
-/// Nothing is pinned, so a bpffs that cannot be mounted is no reason to stop.
-fn mount_bpffs() {
-    let mounted = mounts_of("bpf").is_ok_and(|places| !places.is_empty());
-    if !mounted && let Err(error) = mount_special("bpf", Path::new("/sys/fs/bpf")) {
-        log::warn!("{error:#}");
+/// Without a BPF file system the kernel side ends with the daemon, which is no reason to stop.
+fn mount_bpffs() -> bool {
+    if bpffs_is_mounted() {
+        return true;
+    }
+    match mount_special("bpf", Path::new("/sys/fs/bpf")) {
+        Ok(()) => true,
+        Err(error) => {
+            log::warn!("{error:#}; until then the host is unguarded when the daemon dies");
+            false
+        }
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Options {
     pub xdp_mode: &'static str,
     /// `--iface`, one for each; none for all but `lo`.
     pub interfaces: Vec<String>,
+    /// `--nft-set`
+    pub nft_set: Option<&'static str>,
     /// `--allow-connect`
     pub allow_connect: Vec<String>,
     /// `--uses`
@@ -59,6 +61,10 @@ pub struct Options {
     pub control_port: u16,
     /// `--passive-ports`, none for listeners only.
     pub passive_ports: Option<RangeInclusive<u16>>,
+    /// Further arguments.
+    pub more: Vec<String>,
+    /// Which step of the start is to fail, as the guard reads it from `FTPGUARD_FAULT`.
+    pub fault: Option<String>,
     /// `--metrics`
     pub metrics: Option<String>,
 }
@@ -71,11 +77,14 @@ impl Default for Options {
             tracking: "socket",
             xdp_mode: "auto",
             interfaces: vec![INTERFACE.to_owned()],
+            nft_set: None,
             allow_connect: Vec::new(),
             uses: 1,
             bounce_shield: false,
             control_port: CONTROL_PORT,
             passive_ports: Some(50_000..=50_031),
+            more: Vec::new(),
+            fault: None,
             metrics: None,
         }
     }
@@ -107,7 +116,13 @@ pub struct Stopped {
 impl Guard {
     /// Starts the guard on the sandbox's server, and waits until it is ready.
     pub fn start(sandbox: &Sandbox, options: &Options) -> Result<Self> {
-        Self::start_on(sandbox, sandbox.server(), sandbox.ftpd_cgroup(), options)
+        Self::start_in(sandbox, options, &folder(sandbox, "guard")?)
+    }
+
+    /// Starts the guard with the runtime folder of one that has gone, and waits until it is
+    /// ready.
+    pub fn start_in(sandbox: &Sandbox, options: &Options, runtime: &Path) -> Result<Self> {
+        Self::spawn(sandbox.server(), sandbox.ftpd_cgroup(), options, runtime)
     }
 
     /// Starts a guard in a network namespace, of what runs in this control group.
@@ -117,8 +132,16 @@ impl Guard {
         cgroup: &Cgroup,
         options: &Options,
     ) -> Result<Self> {
+        Self::spawn(place, cgroup, options, &folder(sandbox, "guard")?)
+    }
+
+    fn spawn(
+        place: &Namespace,
+        cgroup: &Cgroup,
+        options: &Options,
+        runtime: &Path,
+    ) -> Result<Self> {
         let begun = Instant::now();
-        let runtime = folder(sandbox, "guard")?;
         let mut command = Command::new(&options.binary);
         command.args(["run", "--json"]);
         for interface in &options.interfaces {
@@ -131,13 +154,20 @@ impl Guard {
             let ports = format!("{}-{}", ports.start(), ports.end());
             command.args(["--passive-ports", &ports]);
         }
+        command.args(&options.more);
+        if let Some(fault) = &options.fault {
+            command.env("FTPGUARD_FAULT", fault);
+        }
         for destination in &options.allow_connect {
             command.args(["--allow-connect", destination]);
         }
         command.arg("--cgroup").arg(cgroup.path());
-        command.arg("--runtime-dir").arg(&runtime);
+        command.arg("--runtime-dir").arg(runtime);
         command.args(["--mode", options.mode, "--tracking", options.tracking]);
         command.args(["--xdp-mode", options.xdp_mode]);
+        if let Some(set) = options.nft_set {
+            command.args(["--nft-set", set]);
+        }
         command.args(["--uses", &options.uses.to_string()]);
         if options.bounce_shield {
             command.arg("--bounce-shield");
@@ -151,7 +181,7 @@ impl Guard {
         Ok(Self {
             process,
             binary: options.binary.clone(),
-            runtime,
+            runtime: runtime.to_owned(),
             ready,
             started_in: begun.elapsed(),
         })
@@ -308,6 +338,12 @@ impl Guard {
         }
     }
 
+    /// Kills it, as the kernel does when memory runs out. Gives its runtime folder.
+    pub fn kill(self) -> Result<PathBuf> {
+        self.process.stop(Signal::SIGKILL)?;
+        Ok(self.runtime)
+    }
+
     /// Sends the signal and waits for the end.
     pub fn stop(self, signal: Signal) -> Result<Stopped> {
         let begun = Instant::now();
@@ -343,6 +379,16 @@ pub fn binary() -> PathBuf {
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
     target.join("release/ftpguard")
 }
+
+/// Where the guard with this runtime folder pins what outlives it.
+#[must_use]
+pub fn pins(runtime: &Path) -> PathBuf {
+    let name = runtime.to_string_lossy().replace(['/', '.'], "-");
+    Path::new(PINS).join(format!("ftpguard{name}"))
+}
+
+/// Where BPF objects are pinned.
+pub const PINS: &str = "/sys/fs/bpf";
 
 /// A new folder in the sandbox.
 pub fn folder(sandbox: &Sandbox, name: &str) -> Result<PathBuf> {

@@ -28,6 +28,7 @@ pub mod scenario;
 pub mod scripted;
 pub mod service_manager;
 pub mod shaper;
+pub mod soak;
 pub mod tap;
 pub mod target;
 pub mod tls;

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     cgroup::{self, Cgroup},
+    guard,
     namespace::{self, Namespace},
     slot::Slot,
 };
@@ -109,6 +110,12 @@ impl Sandbox {
     #[must_use]
     pub fn server(&self) -> &Host {
         &self.server
+    }
+
+    /// Pulls the plug of the server's interface, or puts it in again.
+    pub fn unplug_server(&self, out: bool) -> Result<()> {
+        let state = if out { "down" } else { "up" };
+        self.lan.ip(&["link", "set", "srv", state]).map(drop)
     }
 
     /// The honest client.
@@ -249,6 +256,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        unpin(&self.0);
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -271,7 +279,19 @@ fn sweep() {
         }
     }
     for path in entries(&std::env::temp_dir(), PREFIX) {
+        unpin(&path);
         let _ = fs::remove_dir_all(path);
+    }
+}
+
+/// Removes what guards that were killed left pinned, those with a runtime folder in this one.
+fn unpin(folder: &Path) {
+    let prefix = guard::pins(&folder.join(""));
+    let prefix = prefix.file_name().unwrap_or_default().to_string_lossy();
+    for entry in fs::read_dir(guard::PINS).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&*prefix) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

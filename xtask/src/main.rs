@@ -4,12 +4,14 @@
 mod bench;
 mod build;
 mod check;
+mod cost;
 mod exec;
 mod ftpds;
 mod kernels;
 mod record;
 mod run;
 mod setup;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -40,8 +42,12 @@ enum Task {
     Bench(bench::Arguments),
     /// Record transcripts of real ftpds and clients into tests/transcripts/recorded
     Record(record::Arguments),
+    /// Measure what each program of the kernel side costs under load
+    Cost(cost::Arguments),
     /// Boot every supported kernel in QEMU, and run the tests there
     Kernels(kernels::Arguments),
+    /// Kill, restart, hang and upgrade the daemon while clients transfer and others attack
+    Soak(soak::Arguments),
     /// The part of `run` that needs root
     #[command(hide = true)]
     Demo(run::Demo),
@@ -56,7 +62,9 @@ fn main() -> ExitCode {
         Task::Run(arguments) => run::run(&arguments),
         Task::Bench(arguments) => bench::bench(&arguments),
         Task::Record(arguments) => record::record(&arguments),
+        Task::Cost(arguments) => cost::cost(&arguments),
         Task::Kernels(arguments) => kernels::kernels(&arguments),
+        Task::Soak(arguments) => soak::soak(&arguments),
         Task::Demo(arguments) => run::demo(&arguments),
     };
     result.unwrap_or_else(|error| {

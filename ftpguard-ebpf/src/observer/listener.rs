@@ -15,10 +15,11 @@ use ftpguard_common::{
 use super::{
     attribution::{Attribution, attribute},
     process::{current_tgid, in_scope, opened_control_port},
+    serving,
 };
 use crate::{
     maps::{FORMER_LISTENERS, LISTENERS, PINHOLES, PORTS, PROCESSES, SESSIONS},
-    report::{Ends, emit, emit_urgent, event, note, now, pinhole_event, policy},
+    report::{Ends, emit, emit_pinhole, emit_urgent, event, note, now, pinhole_event, policy},
 };
 
 /// A socket begins to listen. Runs inside listen(), before it returns to the ftpd.
@@ -51,6 +52,7 @@ pub(crate) fn opened(
     if port.is_low() {
         note(Incident::LowListener);
     } else if policy()?.tracking == Tracking::Text as u32 {
+        listener.admission = Admission::Daemon as u16;
         report_listener(EventKind::ListenerOpened, &endpoint, tgid);
     } else {
         match attribute(process) {
@@ -61,6 +63,8 @@ pub(crate) fn opened(
                 }
                 listener.session = attribution.session_id;
             }
+            // No pinhole, and nobody is let in: it is for a session that there was no room for.
+            None if is_turned_away(process) => {}
             None => {
                 refuse(process);
                 listener.admission = Admission::ControlPeer as u16;
@@ -259,7 +263,7 @@ fn make_pinhole(key: &PinholeKey, attribution: &Attribution) -> bool {
         note(Incident::PinholeTableFull);
         return false;
     }
-    emit(&pinhole_event(
+    emit_pinhole(&pinhole_event(
         EventKind::PinholeMade,
         key,
         &pinhole,
@@ -292,6 +296,16 @@ fn refuse(process: &mut Process) {
     note(Incident::Unattributed);
     if process.flags & process_flags::SHARED != 0 {
         process.flags |= process_flags::UNSAFE;
+    }
+}
+
+/// Whether this listener is for a session that is not tracked (rule K9).
+#[inline(always)]
+fn is_turned_away(process: &Process) -> bool {
+    if process.flags & process_flags::SHARED != 0 {
+        serving::is_turned_away()
+    } else {
+        process.session_id == 0 && process.flags & process_flags::TURNED_AWAY != 0
     }
 }
 

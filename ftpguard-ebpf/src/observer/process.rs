@@ -94,7 +94,7 @@ pub(crate) fn forked(ctx: &RawTracePointContext) -> Option<()> {
     if parent.flags & process_flags::ACCEPTOR == 0 {
         process.session_id = parent.session_id;
         process.session = parent.session;
-        process.flags = parent.flags & process_flags::SHARED;
+        process.flags = parent.flags & (process_flags::SHARED | process_flags::TURNED_AWAY);
         if parent.session_id != 0 {
             process.flags |= process_flags::INHERITED;
         }
@@ -144,6 +144,7 @@ pub(crate) fn control_read(ctx: &RawTracePointContext) -> Option<()> {
         id = session::noticed(&key);
     }
     if id == 0 {
+        turned_away();
         return None;
     }
     let pid_tgid = bpf_get_current_pid_tgid();
@@ -183,6 +184,41 @@ pub(crate) fn control_read(ctx: &RawTracePointContext) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// The current thread read a control connection that is not tracked (rule K9). What it opens for
+/// that one is nobody else's.
+#[inline(always)]
+fn turned_away() {
+    let mut tgid = current_tgid();
+    let Some(process) = PROCESSES.get_ptr_mut(tgid) else {
+        return;
+    };
+    // SAFETY: the entry stays valid for the time of this program.
+    let process = unsafe { &mut *process };
+    serving::turn_away();
+    process.flags |= process_flags::TURNED_AWAY;
+    if process.session_id != 0 && process.flags & process_flags::INHERITED == 0 {
+        // Its threads tell from now on which session is which.
+        process.flags |= process_flags::SHARED;
+        return;
+    }
+    if process.flags & process_flags::ACCEPTOR != 0 {
+        return;
+    }
+    tgid = process.parent;
+    for _ in 0..MAX_ANCESTORS {
+        let Some(process) = PROCESSES.get_ptr_mut(tgid) else {
+            return;
+        };
+        // SAFETY: as above.
+        let process = unsafe { &mut *process };
+        if process.flags & process_flags::ACCEPTOR != 0 {
+            return;
+        }
+        process.flags |= process_flags::TURNED_AWAY;
+        tgid = process.parent;
+    }
 }
 
 /// A process that descends from no known one reads a control connection: a service manager

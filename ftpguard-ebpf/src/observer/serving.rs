@@ -1,7 +1,10 @@
 //! What each thread of a shared process read last.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use ftpguard_common::abi::{Serving, SessionKey};
+use ftpguard_common::{
+    abi::{Serving, SessionKey},
+    net::{Address, Port},
+};
 
 use crate::{
     maps::{SERVING, SESSIONS},
@@ -29,6 +32,36 @@ pub(crate) fn remember(session: &SessionKey, id: u64) -> bool {
     let _ = SERVING.insert(tid, serving, 0);
     several != 0
 }
+
+/// Remembers that the current thread just read a session that is not tracked.
+#[inline(always)]
+pub(crate) fn turn_away() {
+    let tid = current_tid();
+    // SAFETY: only this thread writes its entry.
+    let several = unsafe { SERVING.get(tid) }.map_or(0, |former| former.several);
+    let nobody = Serving {
+        session_id: 0,
+        read_at: now(),
+        session: NOBODY,
+        several,
+    };
+    // An LRU map always has room.
+    let _ = SERVING.insert(tid, nobody, 0);
+}
+
+/// Whether what the current thread read last is not tracked.
+#[inline(always)]
+pub(crate) fn is_turned_away() -> bool {
+    // SAFETY: only this thread writes its entry.
+    unsafe { SERVING.get(current_tid()) }.is_some_and(|serving| serving.session_id == 0)
+}
+
+const NOBODY: SessionKey = SessionKey {
+    client: Address::WILDCARD,
+    server: Address::WILDCARD,
+    client_port: Port::NONE,
+    server_port: Port::NONE,
+};
 
 /// The session that the current thread read last, if that was not long ago and the session is
 /// still open.

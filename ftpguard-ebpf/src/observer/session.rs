@@ -11,7 +11,7 @@ use super::{listener::close_pinhole, process::in_scope};
 use crate::{
     maps::{ADVICE, LISTENERS, SESSIONS},
     peers,
-    report::{emit, note, now, session_event},
+    report::{emit, note, now, policy, session_event},
 };
 
 /// A handshake on a control port is complete. Runs in softirq: the current task is anybody.
@@ -30,9 +30,15 @@ pub(crate) fn noticed(key: &SessionKey) -> u64 {
     if in_scope() { begin(key, 0) } else { 0 }
 }
 
-/// Adds the session, and gives its id; 0 where there is no room.
+/// Adds the session, and gives its id; 0 where there is no room, or its client has had its share
+/// (rule K9).
 #[inline(always)]
 fn begin(key: &SessionKey, opened_at: u64) -> u64 {
+    let most = policy().map_or(0, |policy| policy.sessions_per_client);
+    if peers::held_by(key.client) >= most {
+        note(Incident::ClientQuota);
+        return 0;
+    }
     let at = now();
     let session = Session {
         // The time tells this session from a later one with the same four-tuple.

@@ -84,7 +84,6 @@ pub fn forget_closed(
     sessions: &mut Vec<(u64, SessionKey)>,
 ) -> Result<(), KernelError> {
     let open: HashSet<SessionKey> = plan.sessions.iter().map(|(key, _)| *key).collect();
-    let maps = &mut kernel.maps;
     let mut closed = Vec::new();
     sessions.retain(|(id, key)| {
         let stays = open.contains(key);
@@ -94,25 +93,32 @@ pub fn forget_closed(
         stays
     });
     for (id, key) in closed {
-        // Not if the same four-tuple was opened anew.
-        let Some(session) = Maps::find(&maps.sessions, &key)?.filter(|session| session.id == id)
-        else {
-            continue;
-        };
-        Maps::forget(&mut maps.sessions, &key)?;
-        if session.pinhole.port != Port::NONE {
-            Maps::forget(&mut maps.pinholes, &session.pinhole)?;
-        }
-        for peer in peers(&key) {
-            match Maps::find(&maps.peers, &peer)? {
-                Some(count @ 2..) => {
-                    Maps::change(&mut maps.peers, &peer, &(count - 1))?;
-                }
-                _ => Maps::forget(&mut maps.peers, &peer)?,
-            }
-        }
+        forget(kernel, id, &key)?;
     }
     Ok(())
+}
+
+/// Takes a session back whose end the kernel side did not see. Whether it was there.
+pub fn forget(kernel: &mut Kernel, id: u64, key: &SessionKey) -> Result<bool, KernelError> {
+    let maps = &mut kernel.maps;
+    // Not if the same four-tuple was opened anew.
+    let Some(session) = Maps::find(&maps.sessions, key)?.filter(|session| session.id == id) else {
+        return Ok(false);
+    };
+    Maps::forget(&mut maps.sessions, key)?;
+    Maps::forget(&mut maps.advice, key)?;
+    if session.pinhole.port != Port::NONE {
+        Maps::forget(&mut maps.pinholes, &session.pinhole)?;
+    }
+    for peer in peers(key) {
+        match Maps::find(&maps.peers, &peer)? {
+            Some(count @ 2..) => {
+                Maps::change(&mut maps.peers, &peer, &(count - 1))?;
+            }
+            _ => Maps::forget(&mut maps.peers, &peer)?,
+        }
+    }
+    Ok(true)
 }
 
 /// Both entries in which a session counts.

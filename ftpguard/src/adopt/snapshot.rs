@@ -71,6 +71,34 @@ impl Reader {
     /// Reads the sockets of the own network namespace and of every other one that a watched
     /// process is in, then who holds them.
     pub fn read(&self) -> ProcResult<Snapshot> {
+        let (mut snapshot, processes) = self.sockets()?;
+        let wanted: HashSet<u64> = snapshot
+            .listeners
+            .iter()
+            .map(|listener| listener.inode)
+            .chain(snapshot.connections.iter().map(|open| open.inode))
+            .filter(|inode| *inode != 0)
+            .collect();
+        for process in &processes {
+            if let Some((pid, holder)) = holder(process, &wanted) {
+                snapshot.processes.insert(pid, holder);
+            }
+        }
+        Ok(snapshot)
+    }
+
+    /// The control connections that are open now, whoever holds them.
+    pub fn connections(&self) -> ProcResult<HashSet<SessionKey>> {
+        let (snapshot, _) = self.sockets()?;
+        Ok(snapshot
+            .connections
+            .into_iter()
+            .map(|connection| connection.key)
+            .collect())
+    }
+
+    /// Sockets of every namespace, without their holders; and the watched processes.
+    fn sockets(&self) -> ProcResult<(Snapshot, Vec<Process>)> {
         let processes: Vec<Process> = watched(&self.cgroup)
             .into_iter()
             .filter_map(|pid| Process::new(pid).ok())
@@ -88,19 +116,7 @@ impl Reader {
                 self.add_sockets(&mut snapshot, entries, false);
             }
         }
-        let wanted: HashSet<u64> = snapshot
-            .listeners
-            .iter()
-            .map(|listener| listener.inode)
-            .chain(snapshot.connections.iter().map(|open| open.inode))
-            .filter(|inode| *inode != 0)
-            .collect();
-        for process in &processes {
-            if let Some((pid, holder)) = holder(process, &wanted) {
-                snapshot.processes.insert(pid, holder);
-            }
-        }
-        Ok(snapshot)
+        Ok((snapshot, processes))
     }
 
     fn add_sockets(&self, snapshot: &mut Snapshot, entries: Vec<TcpNetEntry>, here: bool) {

@@ -8,6 +8,9 @@ use nix::unistd::Group;
 
 use super::{Config, file::Step};
 
+/// More sessions than any host can have from its clients' ports to a few of its own.
+const MOST_SESSIONS: u32 = 1_000_000;
+
 /// Something that makes no sense, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -30,6 +33,7 @@ impl Config {
     /// Drops repetitions, then checks what no single value can show: the first problem found.
     pub fn check(&mut self) -> Result<(), Problem> {
         self.tidy();
+        self.check_bounds()?;
         self.check_socket_group()?;
         if !(1..=16).contains(&self.uses) {
             return Err(Problem::new(
@@ -48,6 +52,22 @@ impl Config {
         }
         let mut seen = HashSet::new();
         self.interfaces.retain(|name| seen.insert(name.clone()));
+    }
+
+    fn check_bounds(&self) -> Result<(), Problem> {
+        let bounds = [
+            ("max_sessions", self.max_sessions, MOST_SESSIONS),
+            ("client_sessions", self.client_sessions, u32::MAX),
+        ];
+        for (key, value, most) in bounds {
+            if value == 0 || value > most {
+                return Err(Problem::new(
+                    [Step::key(key)],
+                    format!("{key} cannot be {value}; write a number from 1 to {most}"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn check_socket_group(&self) -> Result<(), Problem> {

@@ -1,7 +1,7 @@
 //! Keys whose value is one of a few words.
 
 use clap::ValueEnum;
-use ftpguard_common::abi::{Active, Mode, Tracking};
+use ftpguard_common::abi::{Active, Mode, Tracking, WithoutDaemon};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::XdpChoice;
@@ -92,4 +92,55 @@ pub enum HiddenArg {
     Refuse,
     /// Enforce all the same: the clients are on this host, or on the gateway
     Enforce,
+}
+
+words! {
+    /// Whom ports that need the daemon admit while it is dead or hung (rule M2).
+    WithoutDaemonArg: WithoutDaemon {
+        /// Every client that holds a control connection
+        ControlPeer = "control-peer",
+        /// Nobody
+        Closed = "closed",
+        /// Everybody
+        Open = "open",
+    }
+}
+
+impl WithoutDaemonArg {
+    /// The choice with this number of [`WithoutDaemon`].
+    #[must_use]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Closed,
+            2 => Self::Open,
+            _ => Self::ControlPeer,
+        }
+    }
+}
+
+/// What becomes of the kernel side when the daemon is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnStop {
+    /// Everything is removed from the kernel: the host is unguarded
+    Detach,
+    /// The kernel goes on guarding, as after a crash
+    Keep,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_choices_fit() {
+        for choice in [
+            WithoutDaemonArg::ControlPeer,
+            WithoutDaemonArg::Closed,
+            WithoutDaemonArg::Open,
+        ] {
+            let number = WithoutDaemon::from(choice) as u32;
+            assert_eq!(WithoutDaemonArg::from_number(number), choice);
+        }
+    }
 }

@@ -74,6 +74,7 @@ fn with_server<T: Send + 'static>(
                     }
                     Request::Events { follow: false }
                     | Request::Status {}
+                    | Request::Detach {}
                     | Request::Sessions {}
                     | Request::Pinholes {}
                     | Request::Reload {}
@@ -131,7 +132,7 @@ fn garbage_gets_an_error_and_the_next_client_an_answer() {
         b"\n".to_vec(),
         b"{}\n".to_vec(),
         b"\"status\"\n".to_vec(),
-        b"{\"request\":\"detach\"}\n".to_vec(),
+        b"{\"request\":\"dance\"}\n".to_vec(),
         b"{\"request\":\"status\",\"also\":1}\n".to_vec(),
         b"{\"request\":\"status\"}".to_vec(),
         b"\xff\xfe\x00\n".to_vec(),

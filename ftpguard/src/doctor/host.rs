@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::{Config, XdpArg},
     guard,
-    kernel::Kernel,
+    kernel::{Kernel, Pins},
     preflight::{self, Host},
     values::PortRange,
 };
@@ -56,7 +56,7 @@ pub(super) fn look(report: &mut Report, config: &Config, guarded: &Config) {
 }
 
 fn look_at_bpf(findings: &mut Vec<Finding>, config: &Config, host: &Host) {
-    match Kernel::load(&guard::settings(config, host)) {
+    match Kernel::load(&guard::settings(config, host, Pins::Nowhere)) {
         Ok(kernel) => {
             findings.push(Finding::good(
                 "the kernel takes every program and map".to_owned(),

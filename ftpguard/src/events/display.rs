@@ -165,6 +165,7 @@ impl fmt::Display for Happening {
             Self::DenialsNotTold { count } => {
                 write!(f, "{count} more denials, not told one by one")
             }
+            Self::OutOfRoom { what, count } => write!(f, "no room for {count} newcomers: {what}"),
             Self::EventsLost { count } => write!(f, "{count} events lost"),
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     control_socket::{Answer, Question, Reply, Request},
     events::{Ends, Way},
     kernel::{KernelError, Maps},
-    status::{self, PinholeRow, SessionRow, Status},
+    status::{self, Endurance, PinholeRow, ProgramRow, SessionRow, Status, age_ms},
 };
 
 impl Guard {
@@ -26,6 +26,8 @@ impl Guard {
             },
             Request::Sessions {} => Reply::Sessions(self.sessions()),
             Request::Pinholes {} => Reply::Pinholes(self.pinholes()),
+            // Ends the main loop before it comes here.
+            Request::Detach {} => return,
             Request::Events { follow } => {
                 feed = follow.then(|| self.journal.follow());
                 Reply::Events(self.journal.kept())
@@ -84,6 +86,14 @@ impl Guard {
             cgroup: self.host.cgroup.display().to_string(),
             control_ports: self.config.control_ports(),
             passive_ports: summary::ranges(&self.config),
+            endurance: Endurance {
+                pins: self.kernel.pins().map(|pins| pins.display().to_string()),
+                without_daemon: self.config.without_daemon.label().to_owned(),
+                heartbeat_age: age_ms(maps.heartbeat.get(&0, 0).map_err(KernelError::from)?),
+                max_sessions: self.config.max_sessions,
+                client_sessions: self.config.client_sessions,
+                memory: self.kernel.memory(),
+            },
             interfaces: self.hooks(),
             last_gate: held.last_gate(),
             connect: held.connect(),
@@ -93,6 +103,16 @@ impl Guard {
             foreign_listeners: foreign,
             unsafe_processes,
             ftpds: self.ftpds(),
+            programs: self
+                .kernel
+                .run_times()
+                .into_iter()
+                .map(|(name, runs, nanoseconds)| ProgramRow {
+                    name,
+                    runs,
+                    nanoseconds,
+                })
+                .collect(),
             totals: self.state.tally,
             verdicts: status::verdicts(&counters),
             incidents: status::incidents(&counters),

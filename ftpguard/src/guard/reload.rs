@@ -160,8 +160,8 @@ impl Guard {
 
     /// Puts `next` into force, or what was before.
     fn put_into_force(&mut self, next: &Config) -> Result<(), Kept> {
-        let before = settings(&self.config, &self.host);
-        let mut after = settings(next, &self.host);
+        let before = settings(&self.config, &self.host, self.args.pins(&self.config));
+        let mut after = settings(next, &self.host, self.args.pins(next));
         if self.clients.refusal().is_some() && next.hidden_clients == HiddenArg::Refuse {
             after.policy.mode = Mode::Monitor as u32;
         }

@@ -1,23 +1,30 @@
 //! The backstop: what events should have told and did not, and what outlives its time.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
     time::{Duration, Instant},
 };
 
-use ftpguard_common::{abi::Peer, net::Port, verdict::Incident};
+use ftpguard_common::{
+    abi::{Peer, SessionKey},
+    net::Port,
+    verdict::Incident,
+};
 
 use super::Guard;
 use crate::{
-    clock,
-    events::{Ending, Happening},
+    adopt, clock,
+    events::{Ending, Ends, Happening},
     kernel::{KernelError, Maps},
 };
 
 /// How long a pinhole lives at most (rule K5).
-const BACKSTOP: Duration = Duration::from_mins(15);
+pub(super) const BACKSTOP: Duration = Duration::from_mins(15);
 
+/// In which of how many rounds sessions are compared with the sockets that there are: every half
+/// minute.
+const RECONCILE_EVERY: u64 = 3;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A number that nobody outside can guess.
@@ -38,6 +45,10 @@ pub(super) struct Sweep {
     lost_bytes: u64,
     /// Clients whose count of control connections did not fit, with the right count.
     doubtful: HashMap<Peer, u32>,
+    /// Sessions that had no socket when it was last looked, with their ids.
+    missing: HashMap<SessionKey, u64>,
+    /// How often everything was looked over.
+    rounds: u64,
 }
 
 impl Guard {
@@ -71,11 +82,16 @@ impl Guard {
         self.refill()?;
         self.check_losses()?;
         self.end_old_pinholes()?;
+        self.sweep.rounds += 1;
+        if self.sweep.rounds.is_multiple_of(RECONCILE_EVERY) {
+            self.reconcile()?;
+        }
         self.mend_peers()?;
         self.drop_stale_advice()?;
         self.kernel.maps.refresh_addresses()?;
         self.mend_gates()?;
         self.judge_clients()?;
+        self.fill_firewall();
         let Self {
             watcher,
             journal,
@@ -117,6 +133,35 @@ impl Guard {
         for (key, _) in Maps::entries(&maps.advice) {
             if Maps::find(&maps.sessions, &key)?.is_none() {
                 Maps::forget(&mut maps.advice, &key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends sessions whose end the kernel side did not see: those that had no socket twice in a
+    /// row. One that has none once may be just opening.
+    fn reconcile(&mut self) -> Result<(), KernelError> {
+        let sessions = Maps::entries(&self.kernel.maps.sessions);
+        if sessions.is_empty() {
+            self.sweep.missing.clear();
+            return Ok(());
+        }
+        let open = match self.reader(&self.config).connections() {
+            Ok(open) => open,
+            Err(error) => {
+                log::debug!("open sockets cannot be read: {error}");
+                return Ok(());
+            }
+        };
+        let ids = sessions.into_iter().map(|(key, session)| (key, session.id));
+        let (gone, missing) = without_socket(ids, &open, &self.sweep.missing);
+        self.sweep.missing = missing;
+        for (key, id) in gone {
+            if adopt::apply::forget(&mut self.kernel, id, &key)? {
+                self.state.session_closed(id);
+                self.forget_text(&key);
+                self.journal
+                    .tell(Happening::SessionClosed(Ends::from(&key)));
             }
         }
         Ok(())
@@ -171,5 +216,56 @@ impl Guard {
         }
         self.sweep.doubtful = wrong;
         Ok(())
+    }
+}
+
+/// Of these sessions, those that had no socket now and when it was last looked; and those that
+/// had none now for the first time.
+fn without_socket(
+    sessions: impl Iterator<Item = (SessionKey, u64)>,
+    open: &HashSet<SessionKey>,
+    before: &HashMap<SessionKey, u64>,
+) -> (Vec<(SessionKey, u64)>, HashMap<SessionKey, u64>) {
+    let mut gone = Vec::new();
+    let mut missing = HashMap::new();
+    for (key, id) in sessions.filter(|(key, _)| !open.contains(key)) {
+        if before.get(&key) == Some(&id) {
+            gone.push((key, id));
+        } else {
+            missing.insert(key, id);
+        }
+    }
+    (gone, missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use ftpguard_common::net::Address;
+
+    use super::*;
+
+    fn session(port: u16) -> SessionKey {
+        SessionKey {
+            client: Address::WILDCARD,
+            server: Address::WILDCARD,
+            client_port: Port::new(port),
+            server_port: Port::new(21),
+        }
+    }
+
+    /// A close that was missed is seen in the second round; a session that just opens, or one
+    /// that took an old one's four-tuple, is left alone.
+    #[test]
+    fn only_what_has_no_socket_twice_is_gone() {
+        let sessions = || [(session(1), 10), (session(2), 20), (session(3), 30)].into_iter();
+        let open = HashSet::from([session(1)]);
+        let (gone, missing) = without_socket(sessions(), &open, &HashMap::new());
+        assert_eq!(gone, []);
+        assert_eq!(missing, HashMap::from([(session(2), 20), (session(3), 30)]));
+        // The third was opened anew.
+        let again = [(session(1), 10), (session(2), 20), (session(3), 31)].into_iter();
+        let (gone, missing) = without_socket(again, &open, &missing);
+        assert_eq!(gone, [(session(2), 20)]);
+        assert_eq!(missing, HashMap::from([(session(3), 31)]));
     }
 }

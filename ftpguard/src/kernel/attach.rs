@@ -1,19 +1,25 @@
 //! Attaching the programs, and saying where they sit.
 
-use std::{fs::File, io};
+use std::{fs::File, io, os::fd::AsFd as _, os::unix::fs::MetadataExt as _};
 
 use aya::{
     Ebpf,
     programs::{
         CgroupAttachMode, CgroupSockAddr, LinkOrder, Program, ProgramError, RawTracePoint,
-        SchedClassifier, SkLookup, TcAttachType, Xdp, XdpMode, tc,
-        tc::{NlOptions, SchedClassifierLink, TcAttachOptions},
-        xdp::XdpLink,
+        SchedClassifier, SkLookup, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, LinkError},
+        tc,
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
     },
     sys::SyscallError,
 };
 
-use super::{Kernel, driver::has_device, error::KernelError, features::tc_hook, gates::Hooked};
+use ftpguard_common::abi::observer_slot;
+
+use super::{
+    Kernel, driver::has_device, error::KernelError, features::tc_hook, gates::Hooked, hook::Hook,
+    step,
+};
 
 /// How the operator wants the ingress guard attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,30 +94,58 @@ pub struct Attached {
 }
 
 impl Kernel {
-    /// Attaches the socket observer's tracepoints. From now on sessions, processes, listeners
-    /// and pinholes are tracked.
+    /// Attaches the socket observer's tracepoints, or puts its programs in the place of those
+    /// that are attached already. From now on sessions, processes, listeners and pinholes are
+    /// tracked.
     pub fn attach_observer(&mut self) -> Result<(), KernelError> {
-        for (program, event) in [
-            ("task_new", "task_newtask"),
-            ("task_exit", "sched_process_exit"),
-            ("control_read", "tcp_rcv_space_adjust"),
-            ("socket_state", "inet_sock_set_state"),
-            ("socket_called", "inet_sock_set_state"),
-        ] {
-            let tracepoint: &mut RawTracePoint = find(&mut self.ebpf, program)?;
-            tracepoint.attach(event).map_err(refused(program))?;
+        for (program, slot, ..) in OBSERVER {
+            step(program)?;
+            let observer: &mut RawTracePoint = find(&mut self.ebpf, program)?;
+            let descriptor = observer.fd().map_err(refused(program))?;
+            self.observers.set(slot, descriptor, 0)?;
+        }
+        for (_, _, entry, event) in OBSERVER {
+            step(entry)?;
+            let tracepoint: &mut RawTracePoint = find(&mut self.ebpf, entry)?;
+            let descriptor = tracepoint.fd().map_err(refused(entry))?.as_fd();
+            self.entries.push(self.home.program(entry, descriptor)?);
+            let hook = match self.home.inherit(entry, None, None)? {
+                Some(hook) => hook,
+                None => {
+                    let link = tracepoint.attach(event).map_err(refused(entry))?;
+                    let link = tracepoint.take_link(link).map_err(refused(entry))?;
+                    self.home.settle(entry, link.into())?
+                }
+            };
+            self.observer.push(hook);
         }
         Ok(())
     }
 
     /// Attaches the connect() hooks to the cgroup named in the settings.
     pub fn attach_connect(&mut self) -> Result<(), KernelError> {
+        let cgroup = self
+            .cgroup
+            .metadata()
+            .map_err(KernelError::Descriptor)?
+            .ino();
         for program in ["guard_connect4", "guard_connect6"] {
+            step(program)?;
             let hook: &mut CgroupSockAddr = find(&mut self.ebpf, program)?;
-            // A cgroup link takes no flags; it always shares the hook with others
-            // (cgroup_bpf_link_attach() in kernel/bpf/cgroup.c).
-            hook.attach(&self.cgroup, CgroupAttachMode::Single)
-                .map_err(refused(program))?;
+            let descriptor = hook.fd().map_err(refused(program))?.as_fd();
+            let hook = match self.home.inherit(program, Some(cgroup), Some(descriptor))? {
+                Some(hook) => hook,
+                None => {
+                    // A cgroup link takes no flags; it always shares the hook with others
+                    // (cgroup_bpf_link_attach() in kernel/bpf/cgroup.c).
+                    let link = hook
+                        .attach(&self.cgroup, CgroupAttachMode::Single)
+                        .and_then(|link| hook.take_link(link))
+                        .map_err(refused(program))?;
+                    self.home.settle(program, descriptor_of(link)?)?
+                }
+            };
+            self.connect.push(hook);
         }
         Ok(())
     }
@@ -120,10 +154,26 @@ impl Kernel {
     /// a listening socket there.
     pub fn attach_lookup(&mut self) -> Result<(), KernelError> {
         const PROGRAM: &str = "guard_lookup";
+        step(PROGRAM)?;
         let namespace =
             File::open("/proc/thread-self/ns/net").map_err(KernelError::NetworkNamespace)?;
+        let number = namespace
+            .metadata()
+            .map_err(KernelError::NetworkNamespace)?
+            .ino();
         let gate: &mut SkLookup = find(&mut self.ebpf, self.features.variant(PROGRAM))?;
-        gate.attach(&namespace).map_err(refused(PROGRAM))?;
+        let descriptor = gate.fd().map_err(refused(PROGRAM))?.as_fd();
+        let hook = match self.home.inherit(PROGRAM, Some(number), Some(descriptor))? {
+            Some(hook) => hook,
+            None => {
+                let link = gate
+                    .attach(&namespace)
+                    .and_then(|link| gate.take_link(link))
+                    .map_err(refused(PROGRAM))?;
+                self.home.settle(PROGRAM, link.into())?
+            }
+        };
+        self.lookup = Some(hook);
         Ok(())
     }
 
@@ -140,20 +190,21 @@ impl Kernel {
         let index = nix::net::if_::if_nametoindex(interface)
             .map_err(|_| KernelError::NoInterface(interface.to_owned()))?;
         let egress = prepare_tc(interface)?;
-        let (ingress, xdp, fallback) = self.attach_ingress(interface, choice)?;
+        let (ingress, xdp, fallback) = self.attach_ingress(interface, index, choice)?;
         let watcher = match ingress {
             IngressHook::XdpNative | IngressHook::XdpGeneric => "watch_ingress",
             IngressHook::Tc => "guard_and_watch_ingress",
         };
+        let place = |direction| Place {
+            interface,
+            index,
+            direction,
+            hook: egress,
+        };
         let hooked = Hooked {
             _xdp: xdp,
-            ingress: self.attach_tc(watcher, interface, TcAttachType::Ingress, egress)?,
-            egress: self.attach_tc(
-                "guard_and_watch_egress",
-                interface,
-                TcAttachType::Egress,
-                egress,
-            )?,
+            ingress: self.attach_tc(watcher, &place(TcAttachType::Ingress))?,
+            egress: self.attach_tc("guard_and_watch_egress", &place(TcAttachType::Egress))?,
         };
         self.hooked.insert(index, hooked);
         self.maps.gates.insert(index, 1, 0)?;
@@ -171,14 +222,15 @@ impl Kernel {
     fn attach_ingress(
         &mut self,
         interface: &str,
+        index: u32,
         choice: XdpChoice,
-    ) -> Result<(IngressHook, Option<XdpLink>, Option<String>), KernelError> {
+    ) -> Result<(IngressHook, Option<Hook>, Option<String>), KernelError> {
         let (hook, mode) = match choice {
             XdpChoice::Tc => return Ok((IngressHook::Tc, None, None)),
             XdpChoice::Auto if !has_device(interface) => return Ok((IngressHook::Tc, None, None)),
             XdpChoice::Auto => {
-                return Ok(match self.attach_xdp(interface, XdpMode::Driver) {
-                    Ok(link) => (IngressHook::XdpNative, Some(link), None),
+                return Ok(match self.attach_xdp(interface, index, XdpMode::Driver) {
+                    Ok(hook) => (IngressHook::XdpNative, hook, None),
                     // TC judges as well, only later.
                     Err(error) => (IngressHook::Tc, None, Some(error.reason())),
                 });
@@ -186,14 +238,39 @@ impl Kernel {
             XdpChoice::Native => (IngressHook::XdpNative, XdpMode::Driver),
             XdpChoice::Generic => (IngressHook::XdpGeneric, XdpMode::Skb),
         };
-        Ok((hook, Some(self.attach_xdp(interface, mode)?), None))
+        Ok((hook, self.attach_xdp(interface, index, mode)?, None))
     }
 
-    fn attach_xdp(&mut self, interface: &str, mode: XdpMode) -> Result<XdpLink, KernelError> {
+    /// `None` where the hook is still a former state's and changes hands in the end.
+    fn attach_xdp(
+        &mut self,
+        interface: &str,
+        index: u32,
+        mode: XdpMode,
+    ) -> Result<Option<Hook>, KernelError> {
         const PROGRAM: &str = "guard_ingress";
+        step(&format!("{PROGRAM} on {interface}"))?;
+        let [mut name, mut other] =
+            ["xdp-native", "xdp-generic"].map(|kind| format!("{kind}-{index}"));
+        if mode != XdpMode::Driver {
+            std::mem::swap(&mut name, &mut other);
+        }
+        let target = u64::from(index);
         let program: &mut Xdp = find(&mut self.ebpf, self.features.variant(PROGRAM))?;
+        let descriptor = program.fd().map_err(refused(PROGRAM))?.as_fd();
+        if let Some(hook) = self.home.inherit(&name, Some(target), Some(descriptor))? {
+            return Ok(Some(hook));
+        }
+        if self.home.take_later(&name, target, descriptor)? {
+            return Ok(None);
+        }
+        // An interface takes XDP in one mode only.
+        self.home.discard(&other);
         let error = match program.attach(interface, mode) {
-            Ok(link) => return program.take_link(link).map_err(refused(PROGRAM)),
+            Ok(link) => {
+                let link = program.take_link(link).map_err(refused(PROGRAM))?;
+                return self.home.settle(&name, descriptor_of(link)?).map(Some);
+            }
             Err(error) => error,
         };
         Err(match errno(&error) {
@@ -210,23 +287,131 @@ impl Kernel {
         })
     }
 
-    fn attach_tc(
-        &mut self,
-        program: &'static str,
-        interface: &str,
-        direction: TcAttachType,
-        hook: EgressHook,
-    ) -> Result<SchedClassifierLink, KernelError> {
-        let options = match hook {
-            EgressHook::Tcx => TcAttachOptions::TcxOrder(LinkOrder::default()),
-            EgressHook::Clsact => TcAttachOptions::Netlink(NlOptions::default()),
-        };
+    fn attach_tc(&mut self, program: &'static str, place: &Place<'_>) -> Result<Hook, KernelError> {
+        step(&format!("{program} on {}", place.interface))?;
         let classifier: &mut SchedClassifier = find(&mut self.ebpf, program)?;
-        let link = classifier
-            .attach_with_options(interface, direction, options)
-            .map_err(refused(program))?;
-        classifier.take_link(link).map_err(refused(program))
+        let name = place.name();
+        match place.hook {
+            EgressHook::Tcx => {
+                let descriptor = classifier.fd().map_err(refused(program))?.as_fd();
+                let target = Some(u64::from(place.index));
+                if let Some(hook) = self.home.inherit(&name, target, Some(descriptor))? {
+                    return Ok(hook);
+                }
+                let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+                let link = classifier
+                    .attach_with_options(place.interface, place.direction, options)
+                    .and_then(|link| classifier.take_link(link))
+                    .map_err(refused(program))?;
+                self.home.settle(&name, descriptor_of(link)?)
+            }
+            EgressHook::Clsact => {
+                let handle = TcHandle::from(self.home.filter_handle());
+                let (link, inherited) =
+                    attach_filter(classifier, place, handle).map_err(refused(program))?;
+                Ok(Hook::filter(link, inherited, &self.fate))
+            }
+        }
     }
+}
+
+/// The socket observer: program, its slot, what is attached in its stead, and where.
+pub(super) const OBSERVER: [(&str, u32, &str, &str); 5] = [
+    (
+        "task_new",
+        observer_slot::TASK_NEW,
+        "on_task_new",
+        "task_newtask",
+    ),
+    (
+        "task_exit",
+        observer_slot::TASK_EXIT,
+        "on_task_exit",
+        "sched_process_exit",
+    ),
+    (
+        "control_read",
+        observer_slot::CONTROL_READ,
+        "on_control_read",
+        "tcp_rcv_space_adjust",
+    ),
+    (
+        "socket_state",
+        observer_slot::SOCKET_STATE,
+        "on_socket_state",
+        "inet_sock_set_state",
+    ),
+    (
+        "socket_called",
+        observer_slot::SOCKET_CALLED,
+        "on_socket_called",
+        "inet_sock_set_state",
+    ),
+];
+
+/// The priority of TC filters. With their handle it names them for good: a daemon finds its
+/// predecessor's.
+pub(super) const FILTER_PRIORITY: u16 = 18_247;
+
+/// A TC hook of one interface.
+struct Place<'a> {
+    interface: &'a str,
+    index: u32,
+    direction: TcAttachType,
+    hook: EgressHook,
+}
+
+impl Place<'_> {
+    fn name(&self) -> String {
+        let way = if self.direction == TcAttachType::Egress {
+            "out"
+        } else {
+            "in"
+        };
+        format!("tc-{way}-{}", self.index)
+    }
+}
+
+/// Attaches a filter, or puts the program in the place of the one that an earlier daemon left;
+/// whether it did that.
+fn attach_filter(
+    classifier: &mut SchedClassifier,
+    place: &Place<'_>,
+    handle: TcHandle,
+) -> Result<(SchedClassifierLink, bool), ProgramError> {
+    let options = NlOptions {
+        priority: FILTER_PRIORITY,
+        handle,
+        ..NlOptions::default()
+    };
+    let attached = classifier.attach_with_options(
+        place.interface,
+        place.direction,
+        TcAttachOptions::Netlink(options),
+    );
+    let (link, inherited) = match attached {
+        Ok(link) => (link, false),
+        Err(error) if errno(&error) == Some(libc::EEXIST) => {
+            let former = SchedClassifierLink::attached(
+                place.interface,
+                place.direction,
+                FILTER_PRIORITY,
+                handle,
+                None,
+            )
+            .map_err(ProgramError::IOError)?;
+            (classifier.attach_to_link(former)?, true)
+        }
+        Err(error) => return Err(error),
+    };
+    Ok((classifier.take_link(link)?, inherited))
+}
+
+fn descriptor_of<L>(link: L) -> Result<FdLink, KernelError>
+where
+    FdLink: TryFrom<L, Error = LinkError>,
+{
+    FdLink::try_from(link).map_err(|error| KernelError::Descriptor(io::Error::other(error)))
 }
 
 /// The names of every interface in the caller's network namespace, sorted.

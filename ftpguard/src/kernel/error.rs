@@ -36,6 +36,21 @@ pub enum KernelError {
     Memory(nix::Error),
     /// The own network namespace could not be opened.
     NetworkNamespace(io::Error),
+    /// Pins could not be made, read or removed.
+    Pins {
+        /// The folder or pin.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The folder for pins does not lie in a BPF file system.
+    NoBpfFileSystem(PathBuf),
+    /// Another guard uses the folder for pins.
+    PinsInUse(PathBuf),
+    /// A file descriptor could not be duplicated.
+    Descriptor(io::Error),
+    /// A fault on purpose ([`crate::fault`]).
+    Fault(io::Error),
     /// There is no interface of this name here.
     NoInterface(String),
     /// Another program sits on the interface's XDP hook.
@@ -69,6 +84,11 @@ impl KernelError {
             | Self::Cgroup { .. }
             | Self::Memory(_)
             | Self::NetworkNamespace(_)
+            | Self::Pins { .. }
+            | Self::NoBpfFileSystem(_)
+            | Self::PinsInUse(_)
+            | Self::Descriptor(_)
+            | Self::Fault(_)
             | Self::NoInterface(_)
             | Self::XdpRefused { .. } => {
                 let mut text = self.to_string();
@@ -105,6 +125,26 @@ impl fmt::Display for KernelError {
             Self::NetworkNamespace(_) => {
                 f.write_str("the own network namespace cannot be opened; is /proc mounted?")
             }
+            Self::Pins { path, .. } => write!(
+                f,
+                "{} cannot be used for pins; name another folder with --pin-dir, or none with \
+                 --pin=false",
+                path.display()
+            ),
+            Self::NoBpfFileSystem(path) => write!(
+                f,
+                "{} is not in a BPF file system; mount one (mount -t bpf bpf /sys/fs/bpf) and \
+                 name a folder in it with --pin-dir, or none with --pin=false",
+                path.display()
+            ),
+            Self::PinsInUse(path) => write!(
+                f,
+                "another ftpguard uses {}; stop it, or give this one a folder of its own with \
+                 --pin-dir",
+                path.display()
+            ),
+            Self::Descriptor(_) => f.write_str("no further file can be opened (ulimit -n)"),
+            Self::Fault(_) => f.write_str("a step of the start failed on purpose"),
             Self::NoInterface(name) => write!(
                 f,
                 "no interface {name:?} in this network namespace; `ip link` lists them"
@@ -134,9 +174,15 @@ impl Error for KernelError {
             Self::Map(source) => Some(source),
             Self::Program { source, .. } | Self::XdpRefused { source, .. } => Some(source),
             Self::Memory(source) => Some(source),
-            Self::Cgroup { source, .. } | Self::NetworkNamespace(source) => Some(source),
+            Self::Cgroup { source, .. }
+            | Self::NetworkNamespace(source)
+            | Self::Pins { source, .. }
+            | Self::Descriptor(source)
+            | Self::Fault(source) => Some(source),
             Self::Missing(_)
             | Self::Types { .. }
+            | Self::NoBpfFileSystem(_)
+            | Self::PinsInUse(_)
             | Self::NoInterface(_)
             | Self::HookTaken { .. }
             | Self::NoNativeXdp(_) => None,

@@ -6,23 +6,22 @@
 
 use std::{collections::HashSet, fs};
 
-use aya::programs::{tc::SchedClassifierLink, xdp::XdpLink};
-
 use super::{
     Kernel,
     attach::{Attached, IngressHook},
     error::KernelError,
     filter::{Direction, is_there},
+    hook::Hook,
 };
 
 /// What holds the programs on one interface; they go when this is dropped.
 pub(super) struct Hooked {
     /// The guard, where it is an XDP program.
-    pub(super) _xdp: Option<XdpLink>,
+    pub(super) _xdp: Option<Hook>,
     /// The TC program for what comes in.
-    pub(super) ingress: SchedClassifierLink,
+    pub(super) ingress: Hook,
     /// The TC program for what leaves.
-    pub(super) egress: SchedClassifierLink,
+    pub(super) egress: Hook,
 }
 
 /// Which gates of one interface hold.
@@ -107,12 +106,7 @@ impl Held<'_> {
         self.holds_somewhere("guard_connect4") && self.holds_somewhere("guard_connect6")
     }
 
-    fn holds_tc(
-        &self,
-        link: &SchedClassifierLink,
-        attached: &Attached,
-        direction: Direction,
-    ) -> bool {
+    fn holds_tc(&self, hook: &Hook, attached: &Attached, direction: Direction) -> bool {
         let program = match (direction, attached.ingress) {
             (Direction::Egress, _) => "guard_and_watch_egress",
             (Direction::Ingress, IngressHook::Tc) => "guard_and_watch_ingress",
@@ -120,12 +114,10 @@ impl Held<'_> {
                 "watch_ingress"
             }
         };
-        match (link.priority(), link.handle()) {
-            (Ok(priority), Ok(handle)) => {
-                is_there(attached.index, direction, priority, handle.into())
-            }
+        match hook.filter_place() {
+            Some((priority, handle)) => is_there(attached.index, direction, priority, handle),
             // A tcx link.
-            _ => self.holds(program, u64::from(attached.index)),
+            None => self.holds(program, u64::from(attached.index)),
         }
     }
 

@@ -48,6 +48,8 @@ pub struct Maps {
     pub policy: Array<MapData, Policy>,
     /// Destinations that an ftpd may connect to.
     pub exceptions: LpmTrie<MapData, Exception, u32>,
+    /// When the daemon was last alive: nanoseconds of `CLOCK_MONOTONIC`.
+    pub heartbeat: Array<MapData, u64>,
     /// Reasons and incidents, counted for each CPU.
     pub counters: PerCpuArray<MapData, u64>,
     /// How many denials each CPU may still report one by one.
@@ -71,6 +73,7 @@ impl Maps {
             gates: typed(ebpf, "GATES")?,
             policy: typed(ebpf, "POLICY")?,
             exceptions: typed(ebpf, "EXCEPTIONS")?,
+            heartbeat: typed(ebpf, "HEARTBEAT")?,
             counters: typed(ebpf, "COUNTERS")?,
             event_budget: typed(ebpf, "EVENT_BUDGET")?,
         })
@@ -109,11 +112,7 @@ impl Maps {
 
     /// The counters, summed over all CPUs.
     pub fn counters(&self) -> Result<CpuCounters, KernelError> {
-        let mut sums = Vec::with_capacity(COUNTER_COUNT as usize);
-        for index in 0..COUNTER_COUNT {
-            sums.push(self.counters.get(&index, 0)?.iter().sum());
-        }
-        Ok(CpuCounters(sums))
+        sum_counters(&self.counters)
     }
 
     /// How often one thing happened to the guard.
@@ -229,6 +228,17 @@ impl CpuCounters {
             .copied()
             .unwrap_or(0)
     }
+}
+
+/// Adds up what the CPUs counted.
+pub(super) fn sum_counters(
+    counters: &PerCpuArray<MapData, u64>,
+) -> Result<CpuCounters, KernelError> {
+    let mut sums = Vec::with_capacity(COUNTER_COUNT as usize);
+    for index in 0..COUNTER_COUNT {
+        sums.push(counters.get(&index, 0)?.iter().sum());
+    }
+    Ok(CpuCounters(sums))
 }
 
 fn ports(ebpf: &mut Ebpf) -> Result<MapData, KernelError> {

@@ -1,67 +1,107 @@
 //! The one place that touches aya: loads the kernel side, attaches it, and gives a typed handle
 //! to each map.
 //!
-//! Nothing is pinned: when the [`Kernel`] is dropped, or the process dies, every program is
-//! detached and every map is gone.
+//! What is attached lies pinned in a folder ([`Pins`]): it goes on when the process dies, and is
+//! taken over by the next one. When the [`Kernel`] is dropped, every program is detached and every
+//! map is gone, unless [`Kernel::keep`] was called.
 
 mod attach;
+mod dismantle;
 mod driver;
 mod error;
 mod features;
 mod filter;
 mod gates;
+mod home;
+mod hook;
+mod layout;
 mod maps;
+mod offline;
 mod offsets;
 mod ring;
 mod settings;
+mod sys;
 mod words;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs::{self, File},
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::Path,
 };
 
+use crate::{clock, fault};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{CgroupArray, MapData, RingBuf},
+    maps::{CgroupArray, MapData, ProgramArray, RingBuf},
     programs::{Program, ProgramError, TestRun as _, TestRunOptions, TestRunResult},
 };
 use ftpguard_common::verdict::Incident;
 
+use self::{
+    attach::OBSERVER,
+    gates::Hooked,
+    home::Home,
+    hook::{Fate, Hook},
+    offsets::read_offsets,
+};
 pub use self::{
     attach::{Attached, EgressHook, IngressHook, XdpChoice, interface_names},
     error::KernelError,
     features::{Feature, Features},
     gates::{Gates, Held},
+    home::{Detached, Pins, detach},
     maps::{CpuCounters, Maps},
+    offline::Orphan,
     ring::Ring,
     settings::{Destination, Settings},
 };
-use self::{gates::Hooked, offsets::read_offsets};
 
 /// The loaded kernel side.
 pub struct Kernel {
-    // Dropped before the programs that it holds.
+    // Dropped in this order: what denies before what observes, and the pinned maps last.
     hooked: BTreeMap<u32, Hooked>,
+    lookup: Option<Hook>,
+    connect: Vec<Hook>,
+    observer: Vec<Hook>,
+    home: Home,
+    /// The programs on the tracepoints.
+    entries: Vec<OwnedFd>,
+    observers: ProgramArray<MapData>,
+    fate: Fate,
     ebpf: Ebpf,
     /// Typed handles to the maps.
     pub maps: Maps,
     features: Features,
     cgroup: File,
+    memory: u64,
 }
 
 impl Kernel {
-    /// Loads every program and fills the maps that must be complete before anything is
-    /// attached. Nothing is attached yet.
+    /// Loads every program, and fills the maps that must be complete before anything is
+    /// attached, unless the maps of an earlier daemon are taken over. Nothing is attached or
+    /// replaced yet.
     pub fn load(settings: &Settings) -> Result<Self, KernelError> {
         let offsets = read_offsets()?;
-        let mut ebpf = EbpfLoader::new()
-            .override_global("OFFSETS", &offsets, true)
-            .load(OBJECT)
-            .map_err(KernelError::Load)?;
+        let fate = Fate::default();
+        let entries = OBSERVER.map(|(_, _, entry, _)| entry);
+        let home = Home::open(&settings.pins, layout::number(settings)?, &entries, &fate)?;
+        step("loading")?;
+        let mut loader = EbpfLoader::new();
+        loader.override_global("OFFSETS", &offsets, true);
+        for (table, share) in TABLES {
+            loader.map_max_entries(table, settings.max_sessions.saturating_mul(share));
+        }
+        for name in MAPS {
+            if let Some(path) = home.map(name) {
+                loader.map_pin_path(name, path);
+            }
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(KernelError::Load)?;
         let mut maps = Maps::take(&mut ebpf)?;
-        fill(&mut maps, settings)?;
+        if !home.is_inherited() {
+            fill(&mut maps, settings)?;
+        }
 
         let cgroup = File::open(&settings.cgroup).map_err(|source| KernelError::Cgroup {
             path: settings.cgroup.clone(),
@@ -69,15 +109,85 @@ impl Kernel {
         })?;
         let mut scope = CgroupArray::try_from(take(&mut ebpf, "CGROUP")?)?;
         scope.set(0, cgroup.as_raw_fd(), 0)?;
+        let observers = ProgramArray::try_from(take(&mut ebpf, "OBSERVERS")?)?;
 
+        step("verifying")?;
         let features = Features::load(&mut ebpf)?;
-        Ok(Self {
+        let mut kernel = Self {
             hooked: BTreeMap::new(),
+            lookup: None,
+            connect: Vec::new(),
+            observer: Vec::new(),
+            home,
+            entries: Vec::new(),
+            observers,
+            fate,
             ebpf,
             maps,
             features,
             cgroup,
-        })
+            memory: maps_memory(),
+        };
+        kernel.beat()?;
+        Ok(kernel)
+    }
+
+    /// Everything is attached: the settings take effect where an earlier daemon's were in force,
+    /// and what it left and nobody needs is removed. From now on dropping this detaches.
+    pub fn commit(&mut self, settings: &Settings) -> Result<(), KernelError> {
+        if self.home.is_inherited() {
+            step("settings")?;
+            self.maps.refresh_addresses()?;
+            settings::take_over(&mut self.maps, settings)?;
+            for index in self
+                .maps
+                .gates
+                .keys()
+                .filter_map(Result::ok)
+                .collect::<Vec<_>>()
+            {
+                if !self.hooked.contains_key(&index) {
+                    Maps::forget(&mut self.maps.gates, &index)?;
+                }
+            }
+        }
+        self.home.commit()
+    }
+
+    /// The kernel goes on guarding when this is dropped. Only where something is pinned.
+    pub fn keep(&self) {
+        if self.home.folder().is_some() {
+            self.fate.keep();
+        }
+    }
+
+    /// Whether this follows a daemon that left its hooks behind.
+    #[must_use]
+    pub fn follows_another(&self) -> bool {
+        self.home.follows_another()
+    }
+
+    /// Whether the maps are those of an earlier daemon.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        self.home.is_inherited()
+    }
+
+    /// The folder in which the kernel side lives on without the daemon, where it does.
+    #[must_use]
+    pub fn pins(&self) -> Option<&Path> {
+        self.home.folder()
+    }
+
+    /// What the maps take, in bytes, as the kernel estimates it.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// The daemon is alive (rule M2).
+    pub fn beat(&mut self) -> Result<(), KernelError> {
+        Ok(self.maps.heartbeat.set(0, clock::monotonic_ns(), 0)?)
     }
 
     /// Puts other settings into force while the guards are attached; established connections go
@@ -128,18 +238,43 @@ impl Kernel {
     /// How often the kernel left the observer's programs out (`bpf_prog_inc_misses_counter()`,
     /// Linux 5.12; older kernels never do).
     fn skipped(&self) -> u64 {
-        self.ebpf
-            .programs()
-            .filter_map(|(_, program)| program.fd().ok())
-            .filter_map(|program| {
-                let number = program.as_fd().as_raw_fd();
-                let facts = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
-                let count = facts
-                    .lines()
-                    .find_map(|line| line.strip_prefix("recursion_misses:"))?;
-                count.trim().parse::<u64>().ok()
-            })
+        self.facts()
+            .filter_map(|(_, facts)| fact(&facts, "recursion_misses:"))
             .sum()
+    }
+
+    /// How often each program ran and how long it took altogether, in nanoseconds. The kernel
+    /// counts while its statistics are on (`kernel.bpf_stats_enabled`); programs that did not run
+    /// meanwhile are left out.
+    #[must_use]
+    pub fn run_times(&self) -> Vec<(String, u64, u64)> {
+        self.facts()
+            .filter_map(|(name, facts)| {
+                let runs = fact(&facts, "run_cnt:").filter(|runs| *runs > 0)?;
+                Some((name, runs, fact(&facts, "run_time_ns:")?))
+            })
+            .collect()
+    }
+
+    /// What the kernel says of each program at work (`bpf_prog_show_fdinfo()`). The observer's are
+    /// counted with those that sit on the tracepoints and call them.
+    fn facts(&self) -> impl Iterator<Item = (String, String)> {
+        let is_entry = |name: &str| OBSERVER.iter().any(|(_, _, entry, _)| *entry == name);
+        let loaded = self
+            .ebpf
+            .programs()
+            .filter(move |(name, _)| !is_entry(name))
+            .filter_map(|(name, program)| {
+                Some((name.to_owned(), program.fd().ok()?.as_fd().as_raw_fd()))
+            });
+        let entries = OBSERVER
+            .iter()
+            .zip(&self.entries)
+            .map(|((_, _, entry, _), descriptor)| ((*entry).to_owned(), descriptor.as_raw_fd()));
+        loaded.chain(entries).filter_map(|(name, number)| {
+            let facts = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
+            Some((name, facts))
+        })
     }
 
     /// Runs one program on one frame, `repeat` times, without a network
@@ -170,6 +305,12 @@ impl Kernel {
 /// The kernel side as built by `build.rs`.
 const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ftpguard-ebpf"));
 
+/// The number behind this name.
+fn fact(facts: &str, name: &str) -> Option<u64> {
+    let number = facts.lines().find_map(|line| line.strip_prefix(name))?;
+    number.trim().parse().ok()
+}
+
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, KernelError> {
     ebpf.take_map(name)
         .ok_or_else(|| KernelError::Missing(name.to_owned()))
@@ -193,4 +334,72 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
 fn fill(maps: &mut Maps, settings: &Settings) -> Result<(), KernelError> {
     maps.refresh_addresses()?;
     settings::apply(maps, None, settings)
+}
+
+/// A step of the start, which tests let fail.
+fn step(what: &str) -> Result<(), KernelError> {
+    fault::step(what).map_err(KernelError::Fault)
+}
+
+/// Every map that outlives a daemon. Those that hold constants belong to one set of programs.
+const MAPS: [&str; 24] = [
+    "ADDRESSES",
+    "ADVICE",
+    "BARRED",
+    "CGROUP",
+    "CONTROL",
+    "COUNTERS",
+    "EVENTS",
+    "EVENT_BUDGET",
+    "EXCEPTIONS",
+    "FORMER_LISTENERS",
+    "GATES",
+    "HEARTBEAT",
+    "LISTENERS",
+    "OBSERVERS",
+    "PARENTS",
+    "PEERS",
+    "PIECE",
+    "PINHOLES",
+    "POLICY",
+    "PORTS",
+    "PROCESSES",
+    "SERVING",
+    "SESSIONS",
+    "TOLD",
+];
+
+/// Tables that grow with the number of sessions, and how many entries each session may need.
+const TABLES: [(&str, u32); 8] = [
+    ("SESSIONS", 1),
+    ("ADVICE", 1),
+    ("PINHOLES", 1),
+    ("SERVING", 1),
+    ("LISTENERS", 2),
+    // A client counts for its ftpd, and for all.
+    ("PEERS", 2),
+    // vsftpd has two processes and more for each session.
+    ("PROCESSES", 4),
+    ("PARENTS", 2),
+];
+
+/// What every map that this process holds takes.
+fn maps_memory() -> u64 {
+    let mut seen = HashSet::new();
+    let Ok(descriptors) = fs::read_dir("/proc/self/fdinfo") else {
+        return 0;
+    };
+    descriptors
+        .flatten()
+        .filter_map(|entry| fs::read_to_string(entry.path()).ok())
+        .filter_map(|facts| {
+            let value = |name: &str| {
+                let line = facts.lines().find_map(|line| line.strip_prefix(name))?;
+                line.trim().parse::<u64>().ok()
+            };
+            value("map_type:")?;
+            // Each map once, however many descriptors there are.
+            seen.insert(value("map_id:")?).then(|| value("memlock:"))?
+        })
+        .sum()
 }

@@ -8,7 +8,7 @@ use ftpguard_common::{
     net::{Address, Port},
 };
 
-use super::{error::KernelError, maps::Maps, words::PORTS};
+use super::{error::KernelError, home::Pins, maps::Maps, words::PORTS};
 
 /// What the kernel side is told before anything is attached, and when the settings change.
 #[derive(Clone, Debug)]
@@ -27,6 +27,10 @@ pub struct Settings {
     pub bounce_shield: bool,
     /// The cgroup v2 folder whose processes are watched; the hierarchy's root for all.
     pub cgroup: PathBuf,
+    /// How many control connections are tracked at once. Sizes every table.
+    pub max_sessions: u32,
+    /// Where the kernel side lives on without the daemon.
+    pub pins: Pins,
 }
 
 /// A destination that an ftpd may connect to (rule O3).
@@ -58,6 +62,26 @@ pub(super) fn apply(
         // One that is named twice is gone already.
         if !kept.contains(destination)
             && let Err(error) = maps.exceptions.remove(&destination.key())
+            && !super::maps::is_absent(&error)
+        {
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+/// Writes the settings over those of an earlier daemon, which are not known but for what the maps
+/// hold.
+pub(super) fn take_over(maps: &mut Maps, after: &Settings) -> Result<(), KernelError> {
+    let former: Vec<_> = maps.exceptions.keys().filter_map(Result::ok).collect();
+    apply(maps, None, after)?;
+    let kept: Vec<_> = after.exceptions.iter().map(Destination::key).collect();
+    let is_kept = |key: &Key<Exception>| {
+        kept.iter()
+            .any(|kept| kept.prefix_len() == key.prefix_len() && kept.data() == key.data())
+    };
+    for key in former.iter().filter(|key| !is_kept(key)) {
+        if let Err(error) = maps.exceptions.remove(key)
             && !super::maps::is_absent(&error)
         {
             return Err(error.into());

@@ -21,6 +21,14 @@ fn status() -> Status {
         kernel: "6.18.44".to_owned(),
         degraded: vec!["xdp.frags: TC where the MTU is large".to_owned()],
         uptime: 3_725,
+        endurance: Endurance {
+            pins: Some("/sys/fs/bpf/ftpguard".to_owned()),
+            without_daemon: "closed".to_owned(),
+            heartbeat_age: 800,
+            max_sessions: 100,
+            client_sessions: 64,
+            memory: 2 << 20,
+        },
         cgroup: "/sys/fs/cgroup".to_owned(),
         control_ports: vec![21, 990],
         passive_ports: Some("50000-50099".to_owned()),
@@ -57,6 +65,11 @@ fn status() -> Status {
         guarded_listeners: 3,
         foreign_listeners: 1,
         unsafe_processes: vec![77],
+        programs: vec![ProgramRow {
+            name: "control_read".to_owned(),
+            runs: 3,
+            nanoseconds: 301,
+        }],
         ftpds: vec![FtpdRow {
             control_port: 21,
             name: "vsftpd".to_owned(),
@@ -89,6 +102,9 @@ ftpguard 0.1.0, pid 4242, up for 1 h 2 min
   active mode    client
   kernel         6.18.44
   without        xdp.frags: TC where the MTU is large
+  after a crash  the kernel goes on guarding; what needs the daemon: closed (/sys/fs/bpf/ftpguard)
+  heartbeat      800 ms ago
+  tables         100 sessions, 64 for each client, 2048 KiB
   interfaces     eth0: ingress xdp-native, egress tcx LOST
                  wg0: ingress tc, egress tcx (another XDP program is attached)
                  wg1: ingress none, egress none (the kernel refused)
@@ -111,6 +127,9 @@ denied
 
 incidents
   event-lost                         1  event lost
+
+programs                        runs  ns each
+  control_read                     3      100
 "
     );
 }

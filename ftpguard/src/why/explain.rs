@@ -47,6 +47,11 @@ const RULES: &[(Reason, &[&str], &str)] = &[
         "a data port admits the client whose session opened it, once, and nobody else",
     ),
     (
+        Reason::DaemonGone,
+        &["M2"],
+        "while the daemon is dead or hung, ports that need it follow without_daemon",
+    ),
+    (
         Reason::ClosedPort,
         &["I1", "I2"],
         "unused ports of the passive range are closed to everybody",
@@ -177,6 +182,11 @@ fn allow(denied: &Denied, reason: Reason) -> String {
             "a control connection from {remote} itself; a client that comes from several \
              addresses (IPv4 and IPv6, several exits of one NAT) has to use one for both connections"
         ),
+        Reason::DaemonGone => {
+            "a daemon that runs; without_daemon = \"control-peer\" lets clients with a control \
+             connection in, \"open\" everybody"
+                .to_owned()
+        }
         Reason::ClosedPort => {
             "nothing: nothing listens there; take the port out of passive_ports if other \
              software is to use it"

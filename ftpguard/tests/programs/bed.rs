@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use ftpguard::kernel::{Destination, Kernel, Maps, Settings};
+use ftpguard::kernel::{Destination, Kernel, Maps, Pins, Settings};
 use ftpguard_common::{
     abi::{
         Active, Admission, Barred, Endpoint, Listener, Mode, Origin, Peer, Pinhole, PinholeKey,
@@ -54,6 +54,12 @@ pub(crate) fn settings(mode: Mode, bounce_shield: bool) -> Settings {
             uses: 1,
             serving_age: 1_000_000_000,
             barred_age: 60_000_000_000,
+            // There is no daemon, and tests take their time.
+            heartbeat_age: u64::MAX,
+            without_daemon: 0,
+            sessions_per_client: 64,
+            wake: 0,
+            pad: 0,
         },
         control_ports: vec![21],
         passive_ports: vec![30_000..=30_999],
@@ -65,6 +71,8 @@ pub(crate) fn settings(mode: Mode, bounce_shield: bool) -> Settings {
         }],
         bounce_shield,
         cgroup: host.cgroup,
+        max_sessions: 1_024,
+        pins: Pins::Nowhere,
     }
 }
 

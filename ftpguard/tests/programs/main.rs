@@ -7,6 +7,7 @@ mod bed;
 mod connect;
 mod events;
 mod frames;
+mod heartbeat;
 mod model;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};

@@ -28,6 +28,11 @@ pub(crate) fn check() -> Result<()> {
                 uses: 1,
                 serving_age: 1_000_000_000,
                 barred_age: 60_000_000_000,
+                heartbeat_age: 5_000_000_000,
+                without_daemon: 0,
+                sessions_per_client: 64,
+                wake: 0,
+                pad: 0,
             },
             control_ports: vec![21],
             passive_ports: vec![50_000..=50_031],
@@ -35,6 +40,8 @@ pub(crate) fn check() -> Result<()> {
             exceptions: Vec::new(),
             bounce_shield: false,
             cgroup: host.cgroup.clone(),
+            max_sessions: 16_384,
+            pins: kernel::Pins::Nowhere,
         })
         .context("loading")
     })?;

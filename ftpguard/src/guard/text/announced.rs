@@ -11,6 +11,7 @@ use ftpguard_common::{
 use super::{Guard, MAX_WAITING, PATIENCE, Waiting, way};
 use crate::{
     clock,
+    config::TrackingArg,
     events::{Ending, Happening, Phantom},
     kernel::{KernelError, Maps},
 };
@@ -129,6 +130,9 @@ impl Guard {
         let maps = &mut self.kernel.maps;
         let admission = if listener.socket == 0 {
             listener.admission
+        } else if self.config.tracking == TrackingArg::Text {
+            // It may be announced again, and then needs the daemon again.
+            Admission::Daemon as u16
         } else {
             Admission::Pinhole as u16
         };

@@ -1,0 +1,405 @@
+//! Where the kernel side lives on while no daemon runs: pins in a BPF file system.
+//!
+//! ```text
+//! /sys/fs/bpf/ftpguard/             --pin-dir; locked by the daemon that uses it
+//!     state-0123456789abcdef/       one set of maps, and everything that works with it
+//!         maps/SESSIONS ...
+//!         programs/on_socket_called ...
+//!         hooks/on_socket_called ..., connect4, connect6, lookup, xdp-native-2, tc-in-2, tc-out-2
+//! ```
+//!
+//! The number of a state stands for the layout of its maps and for everything that is written to
+//! them once. A daemon with the same number takes the state over as it is; another one makes a
+//! state of its own beside it, adopts what is open, and removes the former when nothing needs it
+//! any more. So an upgrade never reads what it does not understand.
+//!
+//! A set of hooks is good as soon as the socket observer is complete: it alone keeps the maps
+//! true. One that is not was left by a start that was killed, and is removed.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::fs::DirBuilderExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use aya::programs::links::FdLink;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+
+use super::{
+    error::KernelError,
+    hook::{Fate, Hook},
+    sys::{link_info, open_pin, pin, replace_program},
+};
+use crate::fault;
+
+pub(super) use super::dismantle::dismantle;
+pub use super::dismantle::{Detached, detach};
+
+/// Where pins lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pins {
+    /// Nowhere: everything ends with the process.
+    Nowhere,
+    /// Nowhere from now on; what lies in this folder is taken over and removed.
+    Formerly(PathBuf),
+    /// In this folder.
+    In(PathBuf),
+}
+
+/// The pins of one guard.
+pub(super) struct Home {
+    root: Option<Root>,
+    /// This guard's state; `None` where nothing is pinned.
+    state: Option<PathBuf>,
+    /// States that this guard replaces.
+    former: Vec<PathBuf>,
+    /// Whether the state was there before.
+    inherited: bool,
+    /// Hooks that hold one program only and are still a former state's.
+    moves: Vec<Move>,
+    moved: Vec<Hook>,
+    claimed: Vec<String>,
+    fate: Fate,
+}
+
+struct Root {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// A hook that changes hands when everything else is in place.
+struct Move {
+    from: PathBuf,
+    name: String,
+    program: OwnedFd,
+}
+
+/// Folders of a state.
+pub(super) mod room {
+    pub(in crate::kernel) const MAPS: &str = "maps";
+    pub(in crate::kernel) const PROGRAMS: &str = "programs";
+    pub(in crate::kernel) const HOOKS: &str = "hooks";
+}
+
+/// Names of states begin so.
+pub(super) const STATE: &str = "state-";
+
+/// Names of the observer's hooks begin so.
+pub(super) const OBSERVER: &str = "on_";
+
+impl Home {
+    /// Opens the folder, removes what a killed start left in it, and makes the state with this
+    /// number unless it is there.
+    pub(super) fn open(
+        pins: &Pins,
+        number: u64,
+        observer: &[&str],
+        fate: &Fate,
+    ) -> Result<Self, KernelError> {
+        let mut home = Self {
+            root: None,
+            state: None,
+            former: Vec::new(),
+            inherited: false,
+            moves: Vec::new(),
+            moved: Vec::new(),
+            claimed: Vec::new(),
+            fate: fate.clone(),
+        };
+        let folder = match pins {
+            Pins::Nowhere => return Ok(home),
+            Pins::Formerly(folder) if !folder.exists() => return Ok(home),
+            Pins::Formerly(folder) | Pins::In(folder) => folder,
+        };
+        let failed = |source| KernelError::Pins {
+            path: folder.clone(),
+            source,
+        };
+        if matches!(pins, Pins::In(_)) {
+            make_folder(folder).map_err(failed)?;
+        }
+        home.root = Some(Root {
+            path: folder.clone(),
+            _lock: lock(folder)?,
+        });
+        fault::step("opening the pins").map_err(failed)?;
+        for state in states(folder).map_err(failed)? {
+            if is_complete(&state, observer) {
+                home.former.push(state);
+            } else {
+                log::info!("removing {}, which is not complete", state.display());
+                dismantle(&state).map_err(failed)?;
+            }
+        }
+        if matches!(pins, Pins::In(_)) {
+            let own = folder.join(format!("{STATE}{number:016x}"));
+            home.inherited = home.former.contains(&own);
+            home.former.retain(|state| *state != own);
+            for room in [room::MAPS, room::PROGRAMS, room::HOOKS] {
+                make_folder(&own.join(room)).map_err(failed)?;
+            }
+            home.state = Some(own);
+        }
+        Ok(home)
+    }
+
+    /// Whether the state's maps were there before, and are true.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.inherited
+    }
+
+    /// Whether anything of an earlier daemon's is in force.
+    pub(super) fn follows_another(&self) -> bool {
+        self.inherited || !self.former.is_empty()
+    }
+
+    /// The folder, where there is one.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        self.state.as_ref()?;
+        Some(&self.root.as_ref()?.path)
+    }
+
+    /// Where a map is pinned.
+    pub(super) fn map(&self, name: &str) -> Option<PathBuf> {
+        Some(self.state.as_ref()?.join(room::MAPS).join(name))
+    }
+
+    /// What names this guard's TC filters where the kernel has no links for them.
+    pub(super) fn filter_handle(&self) -> u32 {
+        self.state
+            .as_deref()
+            .map_or(1, super::dismantle::filter_handle)
+    }
+
+    /// A program that other hooks of this guard need by name.
+    pub(super) fn program(
+        &self,
+        name: &str,
+        fresh: BorrowedFd<'_>,
+    ) -> Result<OwnedFd, KernelError> {
+        let Some(state) = &self.state else {
+            return fresh.try_clone_to_owned().map_err(KernelError::Descriptor);
+        };
+        let path = state.join(room::PROGRAMS).join(name);
+        if !path.exists() {
+            pin(fresh, &path).map_err(pins_error(&path))?;
+        }
+        open_pin(&path).map_err(pins_error(&path))
+    }
+
+    /// The hook of this name, if the state has it and it still holds on to `target`. A program
+    /// that is given takes the place of the one that is there.
+    pub(super) fn inherit(
+        &mut self,
+        name: &str,
+        target: Option<u64>,
+        program: Option<BorrowedFd<'_>>,
+    ) -> Result<Option<Hook>, KernelError> {
+        self.claimed.push(name.to_owned());
+        let Some(path) = self.hook(name).filter(|path| path.exists()) else {
+            return Ok(None);
+        };
+        let failed = pins_error(&path);
+        let link = open_pin(&path).map_err(&failed)?;
+        let info = link_info(link.as_fd()).map_err(&failed)?;
+        if target.is_some_and(|target| target != info.target() && target != info.cgroup) {
+            // What it was attached to is gone.
+            drop(Hook::pinned(path, link, false, &self.fate));
+            return Ok(None);
+        }
+        fault::step(&format!("taking over {name}")).map_err(&failed)?;
+        if let Some(program) = program {
+            replace_program(link.as_fd(), program).map_err(&failed)?;
+        }
+        Ok(Some(Hook::pinned(path, link, true, &self.fate)))
+    }
+
+    /// Holds a link that was just attached, and pins it.
+    pub(super) fn settle(&mut self, name: &str, link: FdLink) -> Result<Hook, KernelError> {
+        let Some(path) = self.hook(name) else {
+            return Ok(Hook::link(link, &self.fate));
+        };
+        let failed = pins_error(&path);
+        fault::step(&format!("pinning {name}")).map_err(&failed)?;
+        // Of a hook that is gone.
+        let _ = fs::remove_file(&path);
+        link.pin(&path)
+            .map_err(|error| failed(io::Error::other(error)))?;
+        let link = open_pin(&path).map_err(&failed)?;
+        Ok(Hook::pinned(path, link, false, &self.fate))
+    }
+
+    /// Lets a hook go that this guard wants to use in another way.
+    pub(super) fn discard(&self, name: &str) {
+        if let Some(path) = self.hook(name) {
+            // Most of the time there is none.
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// Whether a former state holds this hook, which has room for one program only. If so it is
+    /// handed over in [`Self::commit`].
+    pub(super) fn take_later(
+        &mut self,
+        name: &str,
+        target: u64,
+        program: BorrowedFd<'_>,
+    ) -> Result<bool, KernelError> {
+        for state in &self.former {
+            let from = state.join(room::HOOKS).join(name);
+            let Ok(link) = open_pin(&from) else {
+                continue;
+            };
+            if link_info(link.as_fd()).is_ok_and(|info| info.target() == target) {
+                self.moves.push(Move {
+                    from,
+                    name: name.to_owned(),
+                    program: program
+                        .try_clone_to_owned()
+                        .map_err(KernelError::Descriptor)?,
+                });
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Everything is in place: takes the last hooks from former states, removes what is left of
+    /// them, and hooks that nobody asked for any more.
+    pub(super) fn commit(&mut self) -> Result<(), KernelError> {
+        for Move {
+            from,
+            name,
+            program,
+        } in std::mem::take(&mut self.moves)
+        {
+            let failed = pins_error(&from);
+            fault::step(&format!("taking {name} from an earlier state")).map_err(&failed)?;
+            let link = open_pin(&from).map_err(&failed)?;
+            replace_program(link.as_fd(), program.as_fd()).map_err(&failed)?;
+            let path = self.hook(&name).unwrap_or_else(|| from.clone());
+            if path == from {
+                fs::remove_file(&from).map_err(&failed)?;
+            } else {
+                fs::rename(&from, &path).map_err(&failed)?;
+            }
+            self.moved.push(Hook::pinned(path, link, false, &self.fate));
+        }
+        if let Some(state) = &self.state {
+            let folder = state.join(room::HOOKS);
+            for name in names(&folder).map_err(pins_error(&folder))? {
+                if !self.claimed.contains(&name) {
+                    let path = folder.join(&name);
+                    let link = open_pin(&path).map_err(pins_error(&path))?;
+                    drop(Hook::pinned(path, link, false, &self.fate));
+                }
+            }
+        }
+        self.fate.running();
+        for state in std::mem::take(&mut self.former) {
+            // What cannot be removed is in force beside this guard, and no less true: its own
+            // observer keeps its own maps. The end of this guard or the next start tries again.
+            if let Err(error) =
+                fault::step("removing an earlier state").and_then(|()| dismantle(&state).map(drop))
+            {
+                log::error!("{} cannot be removed: {error}", state.display());
+                self.former.push(state);
+            }
+        }
+        Ok(())
+    }
+
+    fn hook(&self, name: &str) -> Option<PathBuf> {
+        Some(self.state.as_ref()?.join(room::HOOKS).join(name))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.moved.clear();
+        let Some(root) = &self.root else {
+            return;
+        };
+        let own = self.state.iter().map(|state| (state, self.inherited));
+        let former = self.former.iter().map(|state| (state, true));
+        for (state, inherited) in former.chain(own) {
+            if !self.fate.stays(inherited)
+                && let Err(error) = dismantle(state)
+            {
+                log::warn!("{}: {error}", state.display());
+            }
+        }
+        // Stays where there is still something in it.
+        let _ = fs::remove_dir(&root.path);
+    }
+}
+
+fn pins_error(path: &Path) -> impl Fn(io::Error) -> KernelError + use<> {
+    let path = path.to_owned();
+    move |source| KernelError::Pins {
+        path: path.clone(),
+        source,
+    }
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Locks the folder for as long as the process uses it.
+pub(super) fn lock(folder: &Path) -> Result<Flock<File>, KernelError> {
+    let failed = pins_error(folder);
+    if statfs(folder)
+        .map_err(|errno| failed(errno.into()))?
+        .filesystem_type()
+        != BPF_FS_MAGIC
+    {
+        return Err(KernelError::NoBpfFileSystem(folder.to_owned()));
+    }
+    let file = File::open(folder).map_err(&failed)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        if errno == Errno::EWOULDBLOCK {
+            KernelError::PinsInUse(folder.to_owned())
+        } else {
+            failed(errno.into())
+        }
+    })
+}
+
+/// The states in a folder.
+pub(super) fn states(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(names(folder)?
+        .into_iter()
+        .filter(|name| name.starts_with(STATE))
+        .map(|name| folder.join(name))
+        .collect())
+}
+
+/// What a folder holds; nothing where there is none.
+pub(super) fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn is_complete(state: &Path, observer: &[&str]) -> bool {
+    observer
+        .iter()
+        .all(|name| state.join(room::HOOKS).join(name).exists())
+}

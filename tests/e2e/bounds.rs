@@ -1,0 +1,148 @@
+//! Everything is bounded: a client's share, every table, and what a full one does (rule K9).
+
+use ftpguard_tests::{
+    Family, Guard,
+    attack::{self, Answer},
+    client::{self, Commands},
+    ftpd::{FILE, Kind, Settings},
+    guard::Options,
+    sandbox::Host,
+    scenario::Stage,
+};
+
+use crate::help::{guard_with, is_kind, stage};
+
+fn with(more: &[&str]) -> Options {
+    Options {
+        more: more.iter().map(|&one| one.to_owned()).collect(),
+        ..Options::default()
+    }
+}
+
+/// How often an incident was counted.
+fn incident(guard: &Guard, name: &str) -> u64 {
+    let status = guard.status().expect("status");
+    status["incidents"]
+        .as_array()
+        .and_then(|incidents| incidents.iter().find(|one| one["name"] == name))
+        .and_then(|one| one["count"].as_u64())
+        .unwrap_or_default()
+}
+
+/// Opens `count` sessions from one host and asks each for a port; gives how many of the announced
+/// ports let their client in, first to last.
+fn admitted(stage: &Stage, host: &Host, count: usize) -> Vec<bool> {
+    host.enter(|| {
+        let mut sessions = Vec::new();
+        for _ in 0..count {
+            sessions.push(stage.login(Family::V4).expect("login"));
+        }
+        sessions
+            .iter_mut()
+            .map(|ftp| {
+                let port = ftp.passive(Commands::Classic).expect("PASV");
+                matches!(
+                    attack::knock(host, port).expect("a try"),
+                    Answer::Connected(_)
+                )
+            })
+            .collect()
+    })
+    .expect("namespace")
+}
+
+fn one_transfer(stage: &Stage, host: &Host) {
+    host.enter(|| {
+        let mut ftp = stage.login(Family::V4).expect("login");
+        let data = client::connect(ftp.passive(Commands::Classic).expect("PASV"));
+        let data = data.expect("data connection");
+        let content = ftp.receive(FILE, data.stream).expect("the file");
+        assert!(stage.is_file(&content));
+    })
+    .expect("namespace");
+}
+
+/// K9: one client's control connections do not take anybody else's place. What is over its share
+/// works as a control connection (P5) and gets no data connections; it is counted and told.
+#[test]
+fn k9_a_client_has_its_share_and_no_more() {
+    for kind in [Kind::Vsftpd, Kind::Proftpd, Kind::Pyftpdlib] {
+        let stage = stage(Settings::unchecked(kind));
+        let unbounded = guard_with(&stage, &with(&[]));
+        let greedy = stage.sandbox.third();
+        assert_eq!(admitted(&stage, greedy, 5), [true; 5], "nothing is proven");
+        drop(unbounded);
+        let guard = guard_with(&stage, &with(&["--client-sessions=3"]));
+        let expected = [true, true, true, false, false];
+        let log = || format!("{kind:?}\n{}", guard.log());
+        assert_eq!(admitted(&stage, greedy, 5), expected, "{}", log());
+        assert!(incident(&guard, "client-quota") >= 2, "{}", log());
+        one_transfer(&stage, stage.sandbox.client());
+        // Its sessions are closed: its share is free again.
+        one_transfer(&stage, greedy);
+        let event = guard
+            .wait_for_event("of the quota", |event| is_kind(event, "out-of-room"))
+            .expect("event");
+        assert_eq!(event["what"], "client-quota", "{event}");
+        let status = guard.status().expect("status");
+        let marked = status["unsafe_processes"].as_array().expect("a list");
+        assert!(marked.is_empty(), "{kind:?}: {status:#}");
+    }
+}
+
+/// K9, K4: a session that is over its client's share harms no other session of the same process.
+#[test]
+fn k9_a_session_without_room_takes_no_other_pinhole() {
+    let stage = stage(Settings::unchecked(Kind::Pyftpdlib));
+    let guard = guard_with(&stage, &with(&["--max-sessions=1"]));
+    let honest = stage.sandbox.client();
+    honest
+        .enter(|| {
+            let mut first = stage.login(Family::V4).expect("login");
+            let port = first.passive(Commands::Classic).expect("PASV");
+            let other = admitted(&stage, stage.sandbox.third(), 1);
+            assert_eq!(other, [false], "{}", guard.log());
+            let data = client::connect(port).expect("its pinhole is there");
+            let content = first.receive(FILE, data.stream).expect("the file");
+            assert!(stage.is_file(&content));
+            let content = first
+                .retrieve_passive(FILE, Commands::Classic)
+                .expect("the next one is made");
+            assert!(stage.is_file(&content));
+        })
+        .expect("namespace");
+}
+
+/// K9: a full table denies the newcomer, counts and tells; who is in it stays.
+#[test]
+fn k9_a_full_table_denies_the_newcomer() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let guard = guard_with(&stage, &with(&["--max-sessions=4"]));
+    let honest = stage.sandbox.client();
+    let flooder = stage.sandbox.third();
+    honest
+        .enter(|| {
+            let mut first = stage.login(Family::V4).expect("login");
+            let admitted = admitted(&stage, flooder, 6);
+            assert_eq!(admitted, [true, true, true, false, false, false]);
+            let content = first
+                .retrieve_passive(FILE, Commands::Classic)
+                .expect("the one that was there first is not touched");
+            assert!(stage.is_file(&content));
+        })
+        .expect("namespace");
+    assert!(incident(&guard, "session-table-full") >= 3);
+    let event = guard
+        .wait_for_event("of the full table", |event| is_kind(event, "out-of-room"))
+        .expect("event");
+    assert_eq!(event["what"], "session-table-full", "{event}");
+    one_transfer(&stage, honest);
+    let status = guard.status().expect("status");
+    let tables = |status: &serde_json::Value| status["endurance"]["memory"].as_u64();
+    let small = tables(&status).expect("memory");
+    drop(guard);
+    let guard = guard_with(&stage, &with(&["--max-sessions=20000"]));
+    let large = tables(&guard.status().expect("status")).expect("memory");
+    println!("4 sessions: {small} bytes, 20000: {large}");
+    assert!(large > small + 20_000 * 100, "{small} {large}");
+}

@@ -1,0 +1,382 @@
+//! The kernel side outlives the daemon (rules K10, M2).
+
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use ftpguard_common::verdict::Reason;
+use ftpguard_tests::{
+    Family, Guard,
+    attack::{self, Answer},
+    client::{self, Commands},
+    ftpd::{FILE, Kind, Settings},
+    guard::{self, Options},
+    process::Finished,
+    scenario::{Scene, Stage, Winner},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    help::{attached, guard, guard_with, play, stage},
+    zoo_stress::length,
+};
+
+fn again(stage: &Stage, options: &Options, runtime: &Path) -> Guard {
+    Guard::start_in(&stage.sandbox, options, runtime).expect("it starts again")
+}
+
+fn ask(stage: &Stage, command: &str, runtime: &Path) -> Finished {
+    let arguments = [
+        command.into(),
+        "--json".into(),
+        "--runtime-dir".into(),
+        runtime.into(),
+    ];
+    Guard::run(&stage.sandbox, &arguments).expect("it ends")
+}
+
+/// Every honest and dishonest scene that does not take long, over IPv4 and IPv6.
+fn play_all(stage: &Stage, guard: Option<&Guard>) {
+    for scene in [
+        Scene::Passive,
+        Scene::Active,
+        Scene::ThiefFirst,
+        Scene::BounceToThirdHost,
+    ] {
+        play(stage, scene, Winner::Honest, guard);
+    }
+}
+
+/// How many SYNs one honest passive transfer counts: more than one, if gates are attached twice.
+fn counted_by_one_transfer(stage: &Stage, guard: &Guard) -> u64 {
+    let before = guard.counter(Reason::Pinhole).expect("status");
+    stage
+        .sandbox
+        .client()
+        .enter(|| {
+            let mut ftp = stage.login(Family::V4).expect("login");
+            let content = ftp
+                .retrieve_passive(FILE, Commands::Classic)
+                .expect("the file");
+            assert!(stage.is_file(&content));
+        })
+        .expect("namespace");
+    guard.counter(Reason::Pinhole).expect("status") - before
+}
+
+fn states(runtime: &Path) -> usize {
+    fs::read_dir(guard::pins(runtime)).map_or(0, Iterator::count)
+}
+
+/// M2: SIGKILL, and the host is guarded as before: pinholes are made, thieves and bounces denied.
+/// Then a new daemon takes over what it finds.
+#[test]
+fn m2_the_kernel_goes_on_guarding_without_the_daemon() {
+    for (kind, xdp_mode) in [(Kind::Vsftpd, "native"), (Kind::Pyftpdlib, "tc")] {
+        let stage = stage(Settings::unchecked(kind));
+        let options = Options {
+            xdp_mode,
+            ..Options::default()
+        };
+        let before = attached(&stage);
+        let guard = guard_with(&stage, &options);
+        let runtime = stage
+            .sandbox
+            .client()
+            .enter(|| {
+                let mut announced = stage.login(Family::V4).expect("login");
+                let port = announced.passive(Commands::Classic).expect("PASV");
+                let mut idle = stage.login(Family::V6).expect("login");
+                let runtime = guard.kill().expect("it is killed");
+                let data = client::connect(port).expect("the pinhole is there");
+                assert_eq!(data.syns_lost, 0);
+                let content = announced.receive(FILE, data.stream).expect("the file");
+                assert!(stage.is_file(&content));
+                play_all(&stage, None);
+                let content = idle
+                    .retrieve_passive(FILE, Commands::Extended)
+                    .expect("the file");
+                assert!(stage.is_file(&content));
+
+                let shown = ask(&stage, "status", &runtime);
+                assert_eq!(shown.status.code(), Some(1), "{shown:?}");
+                let status: serde_json::Value =
+                    serde_json::from_str(&shown.stdout).expect("status is JSON");
+                assert_eq!(status["daemon"], "gone", "{status:#}");
+                assert!(status["heartbeat_age"].as_u64() >= Some(100), "{status:#}");
+
+                let port = announced.passive(Commands::Classic).expect("PASV");
+                let guard = again(&stage, &options, &runtime);
+                let data = client::connect(port).expect("the pinhole is there still");
+                assert_eq!(data.syns_lost, 0);
+                let content = announced.receive(FILE, data.stream).expect("the file");
+                assert!(stage.is_file(&content));
+                play_all(&stage, Some(&guard));
+                assert_eq!(counted_by_one_transfer(&stage, &guard), 1);
+                assert_eq!(states(&runtime), 1);
+                guard.stop(Signal::SIGTERM).expect("it stops");
+                runtime
+            })
+            .expect("namespace");
+        assert_eq!(attached(&stage), before);
+        assert_eq!(states(&runtime), 0);
+        assert!(!guard::pins(&runtime).exists());
+        play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+        play(&stage, Scene::BounceToThirdHost, Winner::Attacker, None);
+    }
+}
+
+/// Another size of the tables, and the maps do not fit: the new daemon makes its own, adopts what
+/// is open, and removes the former ones. The same happens when maps change with a version.
+#[test]
+fn k10_a_state_that_does_not_fit_is_replaced() {
+    for xdp_mode in if length() == 1 {
+        &["native"][..]
+    } else {
+        &["native", "generic", "tc"]
+    } {
+        let stage = stage(Settings::unchecked(Kind::Vsftpd));
+        let options = Options {
+            xdp_mode,
+            ..Options::default()
+        };
+        let other = Options {
+            more: vec!["--max-sessions=300".into()],
+            ..options.clone()
+        };
+        let guard = guard_with(&stage, &options);
+        stage
+            .sandbox
+            .client()
+            .enter(|| {
+                let mut announced = stage.login(Family::V4).expect("login");
+                let port = announced.passive(Commands::Classic).expect("PASV");
+                let runtime = guard.kill().expect("it is killed");
+                let guard = again(&stage, &other, &runtime);
+                let data = client::connect(port).expect("an adopted pinhole");
+                let content = announced.receive(FILE, data.stream).expect("the file");
+                assert!(stage.is_file(&content));
+                assert_eq!(states(&runtime), 1, "the former one is gone");
+                assert_eq!(counted_by_one_transfer(&stage, &guard), 1);
+                play_all(&stage, Some(&guard));
+                // And to none at all.
+                let runtime = guard.kill().expect("it is killed");
+                let unpinned = Options {
+                    more: vec!["--pin=false".into()],
+                    ..options.clone()
+                };
+                let guard = again(&stage, &unpinned, &runtime);
+                assert_eq!(states(&runtime), 0);
+                assert_eq!(counted_by_one_transfer(&stage, &guard), 1);
+                guard.kill().expect("it is killed");
+                play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+            })
+            .expect("namespace");
+    }
+}
+
+/// `ftpguard detach`, with a daemon and without.
+#[test]
+fn detach_leaves_nothing() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let before = attached(&stage);
+    for killed in [false, true] {
+        let options = Options {
+            xdp_mode: "native",
+            ..Options::default()
+        };
+        let guard = guard_with(&stage, &options);
+        let runtime = guard.runtime_dir().to_owned();
+        let mut running = None;
+        if killed {
+            guard.kill().expect("it is killed");
+            play(&stage, Scene::ThiefFirst, Winner::Honest, None);
+        } else {
+            running = Some(guard);
+        }
+        let done = ask(&stage, "detach", &runtime)
+            .success("detach")
+            .expect("detach");
+        assert_eq!(attached(&stage), before, "{}", done.stdout);
+        assert!(!guard::pins(&runtime).exists());
+        play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+        play(&stage, Scene::BounceToThirdHost, Winner::Attacker, None);
+        drop(running);
+        // Nothing to do is no failure.
+        ask(&stage, "detach", &runtime)
+            .success("detach")
+            .expect("detach");
+    }
+}
+
+/// `--on-stop keep`: as after a crash.
+#[test]
+fn a_stop_that_keeps_guarding() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let options = Options {
+        more: vec!["--on-stop=keep".into()],
+        ..Options::default()
+    };
+    let guard = guard_with(&stage, &options);
+    let runtime = guard.runtime_dir().to_owned();
+    guard.stop(Signal::SIGTERM).expect("it stops");
+    play_all(&stage, None);
+    let guard = again(&stage, &Options::default(), &runtime);
+    play_all(&stage, Some(&guard));
+    guard.stop(Signal::SIGTERM).expect("it stops");
+    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+}
+
+/// Two daemons at once: the second refuses, also with a runtime folder of its own.
+#[test]
+fn a_second_daemon_refuses_the_same_pins() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let guard = guard(&stage);
+    let pins = guard::pins(guard.runtime_dir());
+    let options = Options {
+        more: vec![format!("--pin-dir={}", pins.display())],
+        ..Options::default()
+    };
+    let error = Guard::start(&stage.sandbox, &options).expect_err("refused");
+    assert!(
+        error.to_string().contains("another ftpguard uses"),
+        "{error:#}"
+    );
+    play_all(&stage, Some(&guard));
+    assert_eq!(counted_by_one_transfer(&stage, &guard), 1);
+}
+
+/// K10, K2: killed at any moment and started again, over and over, while clients transfer: no
+/// transfer fails, no first SYN is lost, no thief gets in.
+#[test]
+fn k10_killed_over_and_over_while_clients_transfer() {
+    let kills = 3 * length();
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let options = Options {
+        xdp_mode: "native",
+        ..Options::default()
+    };
+    let mut guard = guard_with(&stage, &options);
+    let done = AtomicBool::new(false);
+    // Also when something fails meanwhile.
+    let latest = Instant::now() + Duration::from_mins(5);
+    let transfers = |family| {
+        let mut count = 0;
+        stage
+            .sandbox
+            .client()
+            .enter(|| {
+                while !done.load(Ordering::Relaxed) && Instant::now() < latest {
+                    let mut ftp = stage.login(family).expect("login");
+                    for _ in 0..5 {
+                        let announced = ftp.passive(Commands::of(family)).expect("passive");
+                        let data = client::connect(announced).expect("data connection");
+                        assert_eq!(data.syns_lost, 0, "a first SYN was lost");
+                        let content = ftp.receive(FILE, data.stream).expect("the file");
+                        assert!(stage.is_file(&content));
+                        count += 1;
+                    }
+                    ftp.quit().expect("QUIT");
+                }
+            })
+            .expect("namespace");
+        count
+    };
+    let (v4, v6, guard) = thread::scope(|scope| {
+        let v4 = scope.spawn(|| transfers(Family::V4));
+        let v6 = scope.spawn(|| transfers(Family::V6));
+        for number in 0..kills {
+            play(&stage, Scene::ThiefFirst, Winner::Honest, None);
+            let runtime = guard.kill().expect("it is killed");
+            // At another moment of the start each time.
+            let fault = Options {
+                fault: Some(format!("kill:{}", 3 + number % 8 * 4)),
+                ..options.clone()
+            };
+            Guard::start_in(&stage.sandbox, &fault, &runtime).expect_err("killed at the start");
+            guard = again(&stage, &options, &runtime);
+        }
+        done.store(true, Ordering::Relaxed);
+        (
+            v4.join().expect("transfers"),
+            v6.join().expect("transfers"),
+            guard,
+        )
+    });
+    println!("{v4} + {v6} transfers, {} kills", 2 * kills);
+    assert!(v4 > 10 && v6 > 10, "{v4} {v6}");
+    assert_eq!(counted_by_one_transfer(&stage, &guard), 1);
+    thread::sleep(Duration::from_millis(100));
+    let status = guard.status().expect("status");
+    assert!(status["endurance"]["heartbeat_age"].as_u64() < Some(3_000));
+}
+
+/// M2: with `--tracking text` the daemon makes the pinholes. While it hangs, clients with a control
+/// connection are let in and strangers are not; with `closed` nobody is; then it goes on as before.
+#[test]
+fn m2_a_daemon_that_hangs_is_noticed() {
+    let policies = [("control-peer", true), ("closed", false)];
+    let count = if length() == 1 { 1 } else { policies.len() };
+    for (policy, transfers) in policies.into_iter().take(count) {
+        let stage = stage(Settings::unchecked(Kind::Vsftpd));
+        let options = Options {
+            tracking: "text",
+            more: vec![format!("--without-daemon={policy}")],
+            ..Options::default()
+        };
+        let guard = guard_with(&stage, &options);
+        play(&stage, Scene::Passive, Winner::Honest, Some(&guard));
+        let id = Pid::from_raw(guard.id().cast_signed());
+        kill(id, Signal::SIGSTOP).expect("it is stopped");
+        thread::sleep(Duration::from_millis(6_500));
+        stage
+            .sandbox
+            .client()
+            .enter(|| {
+                let mut ftp = stage.login(Family::V4).expect("login");
+                let port = ftp.passive(Commands::Classic).expect("PASV");
+                let thief = attack::knock(stage.sandbox.thief(), port).expect("a try");
+                assert!(matches!(thief, Answer::Silent), "{policy}: {thief:?}");
+                let own = attack::knock(stage.sandbox.client(), port).expect("a try");
+                assert_eq!(matches!(own, Answer::Connected(_)), transfers, "{policy}");
+            })
+            .expect("namespace");
+        kill(id, Signal::SIGCONT).expect("it goes on");
+        thread::sleep(Duration::from_millis(1_500));
+        play(&stage, Scene::Passive, Winner::Honest, Some(&guard));
+        guard
+            .wait_for_counter(Reason::DaemonGone, 1)
+            .expect("it was counted");
+    }
+}
+
+/// What it does not need any more is given up, and everything still works.
+#[test]
+fn capabilities_are_given_up() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let guard = guard(&stage);
+    let status = fs::read_to_string(format!("/proc/{}/status", guard.id())).expect("status");
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.expect(name).trim_start_matches(':').trim().to_owned()
+    };
+    // CAP_BPF 39, CAP_PERFMON 38, CAP_SYS_PTRACE 19, CAP_NET_ADMIN 12, CAP_DAC_READ_SEARCH 2.
+    let kept: u64 = 1 << 39 | 1 << 38 | 1 << 19 | 1 << 12 | 1 << 2;
+    for set in ["CapEff", "CapPrm", "CapBnd"] {
+        let held = u64::from_str_radix(&field(set), 16).expect("a mask");
+        assert_eq!(held & !kept, 0, "{set}: {held:#x}");
+    }
+    assert_eq!(field("CapInh"), "0000000000000000");
+    assert_eq!(field("CapAmb"), "0000000000000000");
+    assert_eq!(field("NoNewPrivs"), "1");
+    play_all(&stage, Some(&guard));
+    guard.stop(Signal::SIGTERM).expect("it stops");
+    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+}

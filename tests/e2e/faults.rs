@@ -1,0 +1,185 @@
+//! Every step of the start fails once, and is the last one once: what remains?
+//!
+//! The short form takes every fourth step, each test others; `FTPGUARD_LONG=1` takes them all.
+
+use std::{fmt::Write as _, path::Path};
+
+use ftpguard_tests::{
+    Family, Guard,
+    client::{self, Commands},
+    ftpd::{FILE, Kind, Settings},
+    guard::{self, Options},
+    scenario::{Scene, Stage, Winner},
+};
+use nix::sys::signal::Signal;
+
+use crate::{
+    help::{attached, play, stage},
+    zoo_stress::length,
+};
+
+/// More steps than any start has.
+const MANY: u32 = 100;
+
+/// The steps to be tried, until a start succeeds.
+fn steps(first: u32) -> impl Iterator<Item = u32> {
+    if length() == 1 {
+        (first..MANY).step_by(4)
+    } else {
+        (1..MANY).step_by(1)
+    }
+}
+
+fn options(fault: Option<String>) -> Options {
+    Options {
+        xdp_mode: "native",
+        fault,
+        ..Options::default()
+    }
+}
+
+/// The step that failed, as the guard named it.
+fn step(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let step = text
+        .lines()
+        .find_map(|line| line.split_once("injected: "))
+        .unwrap_or_else(|| panic!("not the fault: {text}"));
+    step.1.to_owned()
+}
+
+/// Whether a stranger is kept from a port that is announced to somebody else, and that one is not.
+fn winner(stage: &Stage) -> Winner {
+    let played = Scene::ThiefFirst.play(stage, Family::V4).expect("playable");
+    played.winner
+}
+
+/// A start on an unguarded host fails: nothing is attached, nothing pinned, nobody is hindered.
+#[test]
+fn a_start_that_fails_leaves_nothing() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let before = attached(&stage);
+    let mut table = String::new();
+    for number in steps(1) {
+        let runtime = guard::folder(&stage.sandbox, "fault").expect("folder");
+        let options = options(Some(number.to_string()));
+        let error = match Guard::start_in(&stage.sandbox, &options, &runtime) {
+            Ok(guard) => {
+                assert!(number > 15, "only {number} steps\n{table}");
+                guard.stop(Signal::SIGTERM).expect("it stops");
+                break;
+            }
+            Err(error) => error,
+        };
+        let step = step(&error);
+        assert_eq!(attached(&stage), before, "{step}");
+        assert!(!guard::pins(&runtime).exists(), "{step}");
+        let _ = writeln!(table, "{number:>3} {step}: nothing attached");
+        // That nothing which `ip` and `tc` cannot show is left, at some of the steps.
+        if number % 3 == 0 {
+            assert_eq!(winner(&stage), Winner::Attacker, "{step}");
+        }
+    }
+    println!("{table}");
+    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+    play(&stage, Scene::BounceToThirdHost, Winner::Attacker, None);
+}
+
+/// A start that is to take over fails, or is killed: the host stays guarded, no pinhole is lost,
+/// and the next start takes over as if nothing had happened.
+fn takes_over_at_last(first: u32, prefix: &str, change: Option<&str>) {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let first = Guard::start(&stage.sandbox, &options(None)).expect("it starts");
+    let runtime = first.kill().expect("it is killed");
+    let mut table = String::new();
+    let changed = |number: u32, fault| Options {
+        // What differs each time is made anew each time.
+        more: change
+            .map(|option| format!("{option}={}", 100 + number))
+            .into_iter()
+            .collect(),
+        ..options(fault)
+    };
+    for number in steps(first) {
+        let fault = changed(number, Some(format!("{prefix}{number}")));
+        let started = one_round(&stage, &fault, &runtime, &mut table);
+        if let Some(guard) = started {
+            assert!(number > 15, "only {number} steps\n{table}");
+            drop(guard);
+            break;
+        }
+    }
+    println!("{table}");
+    assert!(!guard::pins(&runtime).exists());
+    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+}
+
+/// One try to start while a port is announced. Gives the guard if it starts.
+fn one_round(
+    stage: &Stage,
+    options: &Options,
+    runtime: &Path,
+    table: &mut String,
+) -> Option<Guard> {
+    stage
+        .sandbox
+        .client()
+        .enter(|| {
+            let mut ftp = stage.login(Family::V4).expect("login");
+            let announced = ftp.passive(Commands::Classic).expect("PASV");
+            let started = Guard::start_in(&stage.sandbox, options, runtime);
+            let step = started.as_ref().err().map(step);
+            let told = || format!("{step:?}");
+            let data =
+                client::connect(announced).unwrap_or_else(|error| panic!("{}: {error:#}", told()));
+            assert_eq!(data.syns_lost, 0, "{}", told());
+            let content = ftp.receive(FILE, data.stream).expect("the file");
+            assert!(stage.is_file(&content), "{}", told());
+            assert_eq!(winner(stage), Winner::Honest, "{}", told());
+            if let Some(step) = &step {
+                let _ = writeln!(table, "{step}: guarded, transfer whole");
+            }
+            started.ok()
+        })
+        .expect("namespace")
+}
+
+#[test]
+fn a_takeover_that_fails_leaves_the_host_guarded() {
+    takes_over_at_last(2, "", None);
+}
+
+#[test]
+fn a_takeover_that_is_killed_leaves_the_host_guarded() {
+    takes_over_at_last(3, "kill:", None);
+}
+
+/// The same where the former state does not fit and is replaced.
+#[test]
+fn a_replacement_that_fails_leaves_the_host_guarded() {
+    takes_over_at_last(4, "", Some("--max-sessions"));
+}
+
+#[test]
+fn a_replacement_that_is_killed_leaves_the_host_guarded() {
+    takes_over_at_last(1, "kill:", Some("--max-sessions"));
+}
+
+/// A first start that is killed hinders nobody, and the next one starts afresh.
+#[test]
+fn a_first_start_that_is_killed_hinders_nobody() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let runtime = guard::folder(&stage.sandbox, "fault").expect("folder");
+    for number in steps(5).step_by(2) {
+        let killed = options(Some(format!("kill:{number}")));
+        if Guard::start_in(&stage.sandbox, &killed, &runtime).is_ok() {
+            break;
+        }
+        play(&stage, Scene::Passive, Winner::Honest, None);
+        play(&stage, Scene::Active, Winner::Honest, None);
+        let guard = Guard::start_in(&stage.sandbox, &options(None), &runtime).expect("it starts");
+        assert_eq!(winner(&stage), Winner::Honest);
+        guard.stop(Signal::SIGTERM).expect("it stops");
+        assert!(!guard::pins(&runtime).exists());
+    }
+}
