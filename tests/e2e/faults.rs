@@ -89,8 +89,8 @@ fn a_start_that_fails_leaves_nothing() {
 /// and the next start takes over as if nothing had happened.
 fn takes_over_at_last(first: u32, prefix: &str, change: Option<&str>) {
     let stage = stage(Settings::unchecked(Kind::Vsftpd));
-    let first = Guard::start(&stage.sandbox, &options(None)).expect("it starts");
-    let runtime = first.kill().expect("it is killed");
+    let running = Guard::start(&stage.sandbox, &options(None)).expect("it starts");
+    let runtime = running.kill().expect("it is killed");
     let mut table = String::new();
     let changed = |number: u32, fault| Options {
         // What differs each time is made anew each time.
