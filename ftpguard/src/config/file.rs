@@ -7,7 +7,7 @@ use std::{
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Config, Layer, Problem};
+use super::{Config, KEYS, Layer, Problem};
 
 /// The most bytes of a file.
 const MAX_FILE: u64 = 1 << 20;
@@ -155,8 +155,23 @@ fn unreadable(error: &io::Error) -> String {
     }
 }
 
-/// The parser's words on one line.
+/// The parser's words on one line, with a remedy where it knows none.
 fn one_line(message: &str) -> String {
+    let line = join(message);
+    let misplaced = line
+        .strip_prefix("unknown key `")
+        .and_then(|rest| rest.split_once('`'))
+        .filter(|(name, _)| KEYS.iter().any(|key| key.name == *name));
+    match misplaced {
+        // In TOML what follows a table's head belongs to the table.
+        Some((name, _)) => format!(
+            "`{name}` holds for the whole file, not for one table; write it above the first [[...]]"
+        ),
+        None => line,
+    }
+}
+
+fn join(message: &str) -> String {
     message
         .lines()
         .map(str::trim)

@@ -140,7 +140,7 @@ fn every_mistake_has_its_line_and_column() {
         (
             "[[ftpd]]\nname = \"a\"\nmode = \"monitor\"",
             (3, 1),
-            "unknown key `mode`",
+            "`mode` holds for the whole file",
         ),
         (
             "[[ftpd]]\npassive_ports = [\"50099-50000\"]",

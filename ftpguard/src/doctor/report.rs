@@ -175,6 +175,9 @@ impl Report {
                 text.push_str("\nproposed configuration (--write puts it into place)\n\n");
                 // Defaults need not be read here.
                 for line in essence(proposal) {
+                    if line.starts_with('[') {
+                        text.push('\n');
+                    }
                     let _ = writeln!(text, "{line}");
                 }
             }

@@ -1,10 +1,7 @@
 use super::*;
-use crate::{
-    config::Config,
-    doctor::{
-        conf::{Product, Said},
-        predict::{Sample, measure},
-    },
+use crate::doctor::{
+    conf::{Product, Said},
+    predict::{Sample, measure},
 };
 
 fn report() -> Report {
@@ -46,7 +43,9 @@ fn report() -> Report {
         .into_iter()
         .collect(),
         too_few: vec![(990, 3)],
-        proposal: Some(Config::default().render("x").expect("TOML")),
+        proposal: Some(
+            "# Explained.\n\n# The mode.\nmode = \"monitor\"\n\n# Servers.\n\n[[ftpd]]\nname = \"x\"\n".to_owned(),
+        ),
         written: None,
     }
 }
