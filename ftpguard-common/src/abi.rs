@@ -371,6 +371,10 @@ pub struct Policy {
     /// How many control connections one client may hold and have tracked (rule K9). Each has
     /// one pinhole at most (rule K4), so this bounds a client's pinholes too.
     pub sessions_per_client: u32,
+    /// Not 0 where the daemon is woken for each pinhole that is made: a firewall waits for it.
+    pub wake: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Whether denials take effect.
@@ -462,7 +466,7 @@ const _: () = {
     assert!(size_of::<Peer>() == 20);
     assert!(size_of::<Exception>() == 20);
     assert!(size_of::<Barred>() == 20);
-    assert!(size_of::<Policy>() == 48);
+    assert!(size_of::<Policy>() == 56);
     assert!(size_of::<KernelOffsets>() == 40);
     // A per-CPU array of counters stays within one page for each CPU.
     assert!(COUNTER_COUNT <= 512);

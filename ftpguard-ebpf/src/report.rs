@@ -140,6 +140,13 @@ pub(crate) fn emit(event: &Event) {
     output(event, wakeup(&EVENTS, EVENTS_BYTES, false));
 }
 
+/// Hands over that a pinhole was made; wakes the daemon where a firewall is to be opened for it.
+#[inline(always)]
+pub(crate) fn emit_pinhole(event: &Event) {
+    let urgent = policy().is_some_and(|policy| policy.wake != 0);
+    output(event, wakeup(&EVENTS, EVENTS_BYTES, urgent));
+}
+
 /// Hands an event to the daemon, and wakes it: it has something to do.
 #[inline(always)]
 pub(crate) fn emit_urgent(event: &Event) {

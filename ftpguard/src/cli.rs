@@ -60,6 +60,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Say whether the configuration is valid, without touching the kernel
     Check(Box<CheckArgs>),
+    /// Say whether this host is fit, which FTP servers run here, and propose a configuration
+    Doctor(DoctorArgs),
     /// Show hooks and modes in force, and the counters of a running guard
     Status(EnduringAskArgs),
     /// End a running guard, and remove everything that a dead one left in the kernel
@@ -145,6 +147,23 @@ pub struct ModeArgs {
     /// Mode to be in force from now on
     #[arg(value_name = "MODE")]
     pub mode: Option<ModeArg>,
+    /// Whom to ask, and how to print.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// What `doctor` takes.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// The file, and what stands over it.
+    #[command(flatten)]
+    pub given: Given,
+    /// Write the proposed configuration to the file
+    #[arg(long)]
+    pub write: bool,
+    /// Replace a file that is there already
+    #[arg(long, requires = "write")]
+    pub force: bool,
     /// Whom to ask, and how to print.
     #[command(flatten)]
     pub ask: AskArgs,

@@ -39,6 +39,7 @@ pub use self::{
 };
 use crate::{
     metrics::MetricsAddress,
+    nft::NftSet,
     values::{PortRange, parse_port},
 };
 
@@ -109,6 +110,12 @@ keys! {
     /// them: "refuse" to enforce and say so, or "enforce" all the same
     #[arg(long, value_name = "WHAT")]
     hidden_clients: HiddenArg = HiddenArg::Refuse, now;
+
+    /// Sets of a firewall that are kept filled with the live pinholes: "inet filter ftp" for ftp4
+    /// (ipv4_addr . inet_service) and ftp6 (ipv6_addr . inet_service) in the table filter of the
+    /// family inet, or "off"
+    #[arg(long, value_name = "FAMILY TABLE NAME")]
+    nft_set: NftSet = NftSet::Off, restart;
 
     /// cgroup v2 folder whose processes are watched. Empty: the root of the hierarchy, which
     /// stands for every process of the host

@@ -36,6 +36,7 @@ use tokio::{
 
 use crate::{
     config::ModeArg,
+    doctor::predict::Sample,
     events::{Happening, Record},
     guard::{Reloaded, Switched},
     status::{PinholeRow, SessionRow, Status},
@@ -77,6 +78,8 @@ pub enum Request {
         #[serde(default)]
         mode: Option<ModeArg>,
     },
+    /// The passive ports that the FTP servers chose.
+    Ports {},
     /// Why something was refused.
     Why {
         /// What is asked about.
@@ -89,7 +92,8 @@ impl Request {
     #[must_use]
     pub const fn changes(&self) -> bool {
         match self {
-            Self::Status {}
+            Self::Ports {}
+            | Self::Status {}
             | Self::Sessions {}
             | Self::Pinholes {}
             | Self::Events { .. }
@@ -116,6 +120,8 @@ pub enum Reply {
     Reloaded(Reloaded),
     /// To [`Request::Mode`].
     Mode(Switched),
+    /// To [`Request::Ports`].
+    Ports(Vec<Sample>),
     /// To [`Request::Why`].
     Why(Box<Why>),
     /// The request made no sense or cannot be answered.
@@ -389,14 +395,20 @@ pub fn follow(folder: &Path, mut take: impl FnMut(Record) -> bool) -> Result<()>
 
 fn send(folder: &Path, request: &Request) -> Result<BufReader<BlockingStream>> {
     let path = socket_path(folder);
-    let mut stream = BlockingStream::connect(&path).with_context(|| match fs::metadata(&path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            format!("no permission to ask at {}; run as root (sudo)", path.display())
-        }
-        _ => format!(
-            "no ftpguard answers at {}; start it with `ftpguard run`, or name its folder with --runtime-dir",
-            path.display()
-        ),
+    let mut stream = BlockingStream::connect(&path).map_err(|error| {
+        let what = if error.kind() == io::ErrorKind::PermissionDenied {
+            format!(
+                "no permission to ask at {}; run as root (sudo), or name a group of yours as \
+                 socket_group in the guard's configuration",
+                path.display()
+            )
+        } else {
+            format!(
+                "no ftpguard answers at {}; start it with `ftpguard run`, or name its folder with --runtime-dir",
+                path.display()
+            )
+        };
+        anyhow::Error::new(error).context(what)
     })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

@@ -2,6 +2,7 @@
 
 mod alarm;
 mod answers;
+mod firewall;
 mod ftpds;
 mod hidden;
 mod interfaces;
@@ -33,8 +34,8 @@ use tokio::{
 };
 
 use self::{
-    alarm::Alarm, hidden::Clients, interfaces::Interfaces, sweep::Sweep, text::Text,
-    watchdog::Watchdog, why::Monitored,
+    alarm::Alarm, firewall::Firewall, hidden::Clients, interfaces::Interfaces, sweep::Sweep,
+    text::Text, watchdog::Watchdog, why::Monitored,
 };
 use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
@@ -42,11 +43,13 @@ use crate::{
     clock,
     config::{Config, ModeArg, OnStop, TrackingArg},
     control_socket::{ControlSocket, Question, Request},
+    doctor::predict::Seen,
     events::{Ends, Happening, read_event},
     journal::Journal,
     kernel::{Attached, Kernel, Maps, Pins, Ring, Settings},
     memory, metrics,
     network::Changes,
+    nft::NftSet,
     preflight::{self, Host},
     privileges,
     state::{self, State},
@@ -65,8 +68,11 @@ const READ_EVERY: Duration = Duration::from_millis(50);
 const LOOK_OVER: Duration = Duration::from_secs(10);
 /// How many records of a ring buffer are read before anything else gets its turn.
 const BATCH: usize = 256;
-/// How many sessions are read at once where text only labels and narrows. Each takes about 23 KiB.
+/// How many sessions are read at once where text only labels and narrows.
 const READ_FOR_LABELS: usize = 256;
+/// How many it reads at once to make pinholes: 74 MiB at most ([`crate::watcher::MEMORY`]). A
+/// session beyond them is counted, and gets its pinholes from sockets where they can tell.
+const READ_FOR_PINHOLES: usize = 4_096;
 /// How many questions wait for the main loop.
 const QUESTIONS: usize = 16;
 /// How long a thread's last read of a control connection may name its session (rule F3). An
@@ -118,6 +124,7 @@ struct Guard {
     attached: Vec<Attached>,
     interfaces: Interfaces,
     clients: Clients,
+    firewall: Firewall,
     journal: Journal,
     state: State,
     ready_at: Instant,
@@ -137,6 +144,8 @@ struct Guard {
     sweep: Sweep,
     alarm: Alarm,
     watchdog: Watchdog,
+    /// The passive ports that each FTP server chose (rule D1).
+    ports: Seen,
     /// Since when monitor mode collects its evidence; `None` where it does not.
     monitored: Option<Monitored>,
 }
@@ -195,9 +204,10 @@ impl Guard {
         // Before the interfaces are listed, so that none is missed.
         let network = Changes::watch().context("watching interfaces and addresses")?;
         let host = preflight::check(&config.interfaces, config.cgroup())?;
+        let firewall = Firewall::open(&config.nft_set)?;
         // Before anything is attached: a second guard on the same folder ends here.
         let socket = ControlSocket::bind(&args.runtime_dir, &config.socket_group)?;
-        let settings = settings(args, &config, &host);
+        let settings = settings(&config, &host, args.pins(&config));
         let mut kernel = Kernel::load(&settings)?;
         let rings = Rings {
             events: Ring::new(kernel.take_events()?).context("watching the event ring buffer")?,
@@ -216,6 +226,7 @@ impl Guard {
             attached: Vec::new(),
             interfaces: Interfaces::default(),
             clients: Clients::default(),
+            firewall,
             journal: Journal::start(args.json).context("starting the output thread")?,
             state: State::default(),
             ready_at: now,
@@ -227,12 +238,13 @@ impl Guard {
             watching_since: u64::MAX,
             watcher: Watcher::new(match config.tracking {
                 TrackingArg::Socket => READ_FOR_LABELS,
-                TrackingArg::Text => usize::try_from(config.max_sessions).unwrap_or(usize::MAX),
+                TrackingArg::Text => READ_FOR_PINHOLES,
             }),
             text: Text::default(),
             sweep: Sweep::default(),
             alarm: Alarm::default(),
             watchdog: Watchdog::from_environment(),
+            ports: Seen::default(),
             monitored: None,
             configured: config.clone(),
             config,
@@ -289,6 +301,7 @@ impl Guard {
     /// Adopts what is open already: everything, or with `new_control_ports` what belongs to
     /// these, and other software's listeners in the passive ranges.
     fn adopt(&mut self, config: &Config, new_control_ports: Option<Vec<u16>>) -> Result<()> {
+        let first = new_control_ports.is_none();
         let reader = self.reader(config);
         let rules = Rules {
             control_ports: config.control_ports(),
@@ -306,11 +319,7 @@ impl Guard {
         // Pinholes for listeners that were open already.
         self.state.reload(&self.kernel);
         for (_, pinhole) in Maps::entries(&self.kernel.maps.pinholes) {
-            let is_new = rules
-                .new_control_ports
-                .as_ref()
-                .is_none_or(|ports| ports.contains(&pinhole.server_port.number()));
-            if is_new && pinhole.origin == Origin::Adopted as u32 {
+            if first && pinhole.origin == Origin::Adopted as u32 {
                 self.state.origins.made(pinhole.server_port, pinhole.origin);
             }
         }
@@ -350,7 +359,9 @@ impl Guard {
                 _ = stop.terminate.recv() => Wake::Stop("SIGTERM"),
             };
             match wake {
-                Wake::Events => self.read_events(&mut rings.events),
+                Wake::Events => {
+                    self.read_events(&mut rings.events);
+                }
                 Wake::Control => self.read_control(&mut rings.control)?,
                 Wake::Question(question) if question.request == Request::Detach {} => {
                     self.read_rings(&mut rings)?;
@@ -392,18 +403,26 @@ impl Guard {
     fn read_rings(&mut self, rings: &mut Rings) -> Result<()> {
         self.read_at = Instant::now() + READ_EVERY;
         self.read_control(&mut rings.control)?;
-        self.read_events(&mut rings.events);
-        Ok(self.rearm()?)
+        // A pinhole is made before its port is announced: what was read of announcements so far
+        // can be compared with pinholes once every event is read, and not before.
+        if self.read_events(&mut rings.events) {
+            self.rearm()?;
+        }
+        Ok(())
     }
 
-    fn read_events(&mut self, ring: &mut Ring) {
-        ring.drain(BATCH, |record| self.on_event(record));
+    /// Whether every event is read now.
+    fn read_events(&mut self, ring: &mut Ring) -> bool {
+        let read = ring.drain(BATCH, |record| self.on_event(record));
+        self.tell_firewall();
+        read
     }
 
     fn read_control(&mut self, ring: &mut Ring) -> Result<()> {
         ring.drain(BATCH, |record| self.on_control(record));
         self.settle_text()?;
         self.look_at = self.look_at.or_else(|| self.text.look_at());
+        self.tell_firewall();
         Ok(())
     }
 
@@ -420,6 +439,7 @@ impl Guard {
                 .get_or_insert_with(|| Instant::now() + REFILL_AFTER);
             self.remember(&what, &event);
         }
+        self.note_port(&what, &event);
         self.state.follow(&event);
         self.count_origin(&event);
         if let Happening::SessionOpened(_) = what {
@@ -545,7 +565,7 @@ impl Guard {
     }
 }
 
-fn settings(args: &RunArgs, config: &Config, host: &Host) -> Settings {
+pub(crate) fn settings(config: &Config, host: &Host, pins: Pins) -> Settings {
     Settings {
         policy: policy(config),
         control_ports: config.control_ports(),
@@ -559,11 +579,7 @@ fn settings(args: &RunArgs, config: &Config, host: &Host) -> Settings {
         bounce_shield: config.bounce_shield,
         cgroup: host.cgroup.clone(),
         max_sessions: config.max_sessions,
-        pins: if host.has_bpffs {
-            args.pins(config)
-        } else {
-            Pins::Nowhere
-        },
+        pins: if host.has_bpffs { pins } else { Pins::Nowhere },
     }
 }
 
@@ -578,6 +594,8 @@ fn policy(config: &Config) -> Policy {
         heartbeat_age: nanoseconds(HEARTBEAT_AGE),
         without_daemon: WithoutDaemon::from(config.without_daemon) as u32,
         sessions_per_client: config.client_sessions,
+        wake: u32::from(config.nft_set != NftSet::Off),
+        pad: 0,
     }
 }
 

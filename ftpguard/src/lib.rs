@@ -4,12 +4,14 @@
 //! - [`preflight`]: can this host run the guard?
 //! - [`guard`]: the running guard: starts everything, then one loop.
 //! - [`kernel`]: the one place that touches aya.
+//! - [`nft`]: live pinholes in a set of nftables.
 //! - [`network`]: interfaces and addresses, and word of their changes.
 //! - [`adopt`]: sessions and listeners that were open before the guard.
 //! - [`watcher`]: control bytes in, what they mean out.
 //! - [`events`], [`journal`], [`output`], [`logging`]: what happened, and where it is told.
 //! - [`metrics`]: a running guard's counters, for Prometheus.
 //! - [`state`]: what the daemon remembers.
+//! - [`doctor`]: is this host fit, and which FTP servers run here?
 //! - [`why`]: why something was refused, and what would have allowed it.
 //! - [`control_socket`], [`status`], [`client`]: questions to a running guard.
 
@@ -19,6 +21,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod control_socket;
+pub mod doctor;
 pub mod events;
 pub mod fault;
 pub mod guard;
@@ -28,6 +31,7 @@ pub mod logging;
 pub mod memory;
 pub mod metrics;
 pub mod network;
+pub mod nft;
 pub mod output;
 pub mod preflight;
 pub mod privileges;
@@ -90,6 +94,7 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 fn carry_out(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Run(run) => guard::run(&run),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Check(check) => config::say(&check),
         Command::Status(ask) => client::status(&ask),
         Command::Detach(ask) => client::detach(&ask),

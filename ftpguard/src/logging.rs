@@ -91,7 +91,11 @@ pub fn send_line(journal: &JournalLog, line: &str) -> io::Result<()> {
 fn level(what: &Happening) -> Level {
     let lost = matches!(
         what,
-        Happening::DenialsNotTold { .. } | Happening::EventsLost { .. }
+        Happening::DenialsNotTold { .. }
+            | Happening::EventsLost { .. }
+            | Happening::GateLost { .. }
+            | Happening::InterfaceUnguarded { .. }
+            | Happening::EnforcementRefused { .. }
     );
     if what.attack().is_some() || lost {
         Level::Warn
@@ -145,8 +149,8 @@ mod tests {
                 },
                 client_port: 4711,
                 reason: "no-pinhole".into(),
-                mode: "enforce".into(),
                 attack: "theft-attempt".into(),
+                mode: "enforce".into(),
                 open_for: vec![[10, 0, 0, 2].into(), [10, 0, 0, 4].into()],
             },
         };

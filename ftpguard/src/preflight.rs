@@ -52,6 +52,28 @@ pub fn check(interfaces: &[String], cgroup: Option<&Path>) -> Result<Host> {
     })
 }
 
+/// Checks the host and changes nothing.
+pub fn look(interfaces: &[String], cgroup: Option<&Path>) -> Result<Host> {
+    let release = check_kernel()?;
+    check_capabilities()?;
+    let cgroup = match cgroup {
+        Some(folder) => check_cgroup(folder)?,
+        None => find_cgroup_root()?,
+    };
+    Ok(Host {
+        release,
+        cgroup,
+        interfaces: choose_interfaces(interfaces, &interface_names())?,
+        has_bpffs: bpffs_is_mounted(),
+    })
+}
+
+/// Whether a bpffs is mounted.
+#[must_use]
+pub fn bpffs_is_mounted() -> bool {
+    mounts_of("bpf").is_ok_and(|places| !places.is_empty())
+}
+
 fn choose_interfaces(wanted: &[String], present: &[String]) -> Result<Vec<String>> {
     for name in wanted {
         ensure!(
@@ -159,7 +181,7 @@ fn has(effective: u64, (number, _): (u8, &str)) -> bool {
 
 /// Without a BPF file system the kernel side ends with the daemon, which is no reason to stop.
 fn mount_bpffs() -> bool {
-    if mounts_of("bpf").is_ok_and(|places| !places.is_empty()) {
+    if bpffs_is_mounted() {
         return true;
     }
     match mount_special("bpf", Path::new("/sys/fs/bpf")) {

@@ -4,7 +4,7 @@
 mod origins;
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     net::IpAddr,
 };
 
@@ -29,6 +29,9 @@ pub struct Tally {
     pub pinholes_used: u64,
     /// Records of the kernel side that made no sense here.
     pub unreadable: u64,
+    /// Control connections whose text was not read, because too many others were.
+    #[serde(default)]
+    pub unread: u64,
 }
 
 /// What the daemon remembers.
@@ -36,6 +39,7 @@ pub struct Tally {
 pub struct State {
     sessions: HashMap<u64, SessionKey>,
     open_for: HashMap<(Address, Port), Vec<Address>>,
+    has_changed: bool,
     /// What happened since the start.
     pub tally: Tally,
     /// How surely each ftpd's listeners were attributed.
@@ -97,8 +101,28 @@ impl State {
         self.remember_pinhole(key);
     }
 
+    /// Whether pinholes came or went since the last call.
+    pub fn has_changed(&mut self) -> bool {
+        std::mem::take(&mut self.has_changed)
+    }
+
+    /// Makes [`Self::has_changed`] true.
+    pub fn touch(&mut self) {
+        self.has_changed = true;
+    }
+
+    /// Every client and port of a live pinhole.
+    #[must_use]
+    pub fn ways(&self) -> HashSet<(Address, Port)> {
+        self.open_for
+            .iter()
+            .flat_map(|((_, port), clients)| clients.iter().map(|client| (*client, *port)))
+            .collect()
+    }
+
     /// A pinhole is open no longer.
     pub fn pinhole_gone(&mut self, key: &PinholeKey) {
+        self.has_changed = true;
         if let Entry::Occupied(mut clients) = self.open_for.entry((key.server, key.port)) {
             clients.get_mut().retain(|client| *client != key.client);
             if clients.get().is_empty() {
@@ -123,12 +147,14 @@ impl State {
             .map(|(key, session)| (session.id, key))
             .collect();
         self.open_for.clear();
+        self.has_changed = true;
         for (key, _) in Maps::entries(&kernel.maps.pinholes) {
             self.remember_pinhole(&key);
         }
     }
 
     fn remember_pinhole(&mut self, key: &PinholeKey) {
+        self.has_changed = true;
         let clients = self.open_for.entry((key.server, key.port)).or_default();
         if !clients.contains(&key.client) {
             clients.push(key.client);

@@ -49,6 +49,8 @@ pub struct Options {
     pub xdp_mode: &'static str,
     /// `--iface`, one for each; none for all but `lo`.
     pub interfaces: Vec<String>,
+    /// `--nft-set`
+    pub nft_set: Option<&'static str>,
     /// `--allow-connect`
     pub allow_connect: Vec<String>,
     /// `--uses`
@@ -75,6 +77,7 @@ impl Default for Options {
             tracking: "socket",
             xdp_mode: "auto",
             interfaces: vec![INTERFACE.to_owned()],
+            nft_set: None,
             allow_connect: Vec::new(),
             uses: 1,
             bounce_shield: false,
@@ -162,6 +165,9 @@ impl Guard {
         command.arg("--runtime-dir").arg(runtime);
         command.args(["--mode", options.mode, "--tracking", options.tracking]);
         command.args(["--xdp-mode", options.xdp_mode]);
+        if let Some(set) = options.nft_set {
+            command.args(["--nft-set", set]);
+        }
         command.args(["--uses", &options.uses.to_string()]);
         if options.bounce_shield {
             command.arg("--bounce-shield");

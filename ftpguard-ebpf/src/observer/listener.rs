@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     maps::{FORMER_LISTENERS, LISTENERS, PINHOLES, PORTS, PROCESSES, SESSIONS},
-    report::{Ends, emit, emit_urgent, event, note, now, pinhole_event, policy},
+    report::{Ends, emit, emit_pinhole, emit_urgent, event, note, now, pinhole_event, policy},
 };
 
 /// A socket begins to listen. Runs inside listen(), before it returns to the ftpd.
@@ -263,7 +263,7 @@ fn make_pinhole(key: &PinholeKey, attribution: &Attribution) -> bool {
         note(Incident::PinholeTableFull);
         return false;
     }
-    emit(&pinhole_event(
+    emit_pinhole(&pinhole_event(
         EventKind::PinholeMade,
         key,
         &pinhole,

@@ -4,6 +4,13 @@ use std::{
     thread,
 };
 
+use proptest::{
+    collection::vec,
+    prelude::{Strategy, any, prop_assert, prop_oneof, proptest},
+    sample,
+    strategy::ValueTree as _,
+    test_runner::TestRunner,
+};
 use tokio::runtime::Builder;
 
 use super::*;
@@ -72,6 +79,7 @@ fn with_server<T: Send + 'static>(
                     | Request::Pinholes {}
                     | Request::Reload {}
                     | Request::Mode { .. }
+                    | Request::Ports {}
                     | Request::Why { .. } => Answer {
                         reply: Reply::Sessions(Vec::new()),
                         feed: None,
@@ -224,4 +232,75 @@ fn nobody_answers_is_one_line_with_the_remedy() {
         line.contains("ftpguard run") && !line.contains('\n'),
         "{line}"
     );
+}
+
+/// Requests that are understood, to be damaged.
+const UNDERSTOOD: &[&str] = &[
+    r#"{"request":"status"}"#,
+    r#"{"request":"events","follow":true}"#,
+    r#"{"request":"mode","mode":"enforce"}"#,
+    r#"{"request":"why","subject":{"address":"10.0.0.3"}}"#,
+    r#"{"request":"why","subject":"last"}"#,
+    r#"{"request":"reload"}"#,
+];
+
+/// A line that was meant to be a request: noise, or a request with some bytes changed.
+fn damaged() -> impl Strategy<Value = Vec<u8>> {
+    let noise = vec(any::<u8>(), 0..5_000);
+    let changed = (
+        sample::select(UNDERSTOOD),
+        vec((any::<sample::Index>(), any::<u8>()), 0..6),
+    )
+        .prop_map(|(line, changes)| {
+            let mut line = line.as_bytes().to_vec();
+            for (place, byte) in changes {
+                let place = place.index(line.len());
+                if let Some(old) = line.get_mut(place) {
+                    *old = byte;
+                }
+            }
+            line
+        });
+    prop_oneof![noise, changed]
+}
+
+proptest! {
+    /// A request is understood, or refused in one line.
+    #[test]
+    fn any_line_is_a_request_or_one_line_of_error(mut line in damaged()) {
+        line.push(b'\n');
+        if let Err(error) = parse_request(&line) {
+            prop_assert!(!error.is_empty() && !error.contains('\n'), "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn undamaged_requests_are_understood() {
+    for line in UNDERSTOOD {
+        let request = parse_request(format!("{line}\n").as_bytes()).expect(line);
+        let changes = line.contains("reload") || line.contains("mode");
+        assert_eq!(request.changes(), changes, "{line}");
+    }
+}
+
+/// Whatever many clients send, the next one gets an answer.
+#[test]
+fn damaged_requests_through_the_socket_leave_it_working() {
+    let mut runner = TestRunner::deterministic();
+    let lines: Vec<Vec<u8>> = (0..150)
+        .map(|_| damaged().new_tree(&mut runner).expect("a line").current())
+        .collect();
+    let folder = Folder::new();
+    with_server(&folder.0, move |folder| {
+        for line in lines {
+            let answer = exchange(&folder, &line);
+            // One line, or nothing where the client was cut off while it still sent.
+            assert!(answer.lines().count() <= 3, "{answer}");
+        }
+        assert_eq!(
+            ask(&folder, &Request::Sessions {}).expect("an answer"),
+            Reply::Sessions(Vec::new())
+        );
+    });
 }

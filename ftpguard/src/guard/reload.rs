@@ -5,11 +5,12 @@
 
 use std::{collections::BTreeSet, error::Error, fmt};
 
+use ftpguard_common::abi::Mode;
 use serde::{Deserialize, Serialize};
 
-use super::{Guard, policy, settings};
+use super::{Guard, settings};
 use crate::{
-    config::{Change, Config, ModeArg, Unusable},
+    config::{Change, Config, HiddenArg, ModeArg, Unusable},
     events::Happening,
     kernel::KernelError,
     why::evidence::Evidence,
@@ -35,6 +36,9 @@ pub struct Switched {
     pub mode: String,
     /// The mode that file and command line name, and a restart brings back.
     pub configured: String,
+    /// Why nothing is enforced although the mode says so (rule I8).
+    #[serde(default)]
+    pub not_enforced: Option<String>,
     /// What monitor mode would have refused; none in enforce mode.
     #[serde(default)]
     pub evidence: Option<Evidence>,
@@ -90,11 +94,16 @@ impl Guard {
         self.put_into_force(&next)?;
         let switched = next.mode != self.config.mode;
         self.config = next;
-        if switched {
-            self.mode_changed()
-                .map_err(|error| Kept::Kernel(error.into()))?;
-        }
         self.configured = fresh;
+        self.judge_clients()
+            .and_then(|()| {
+                if switched {
+                    self.mode_changed()
+                } else {
+                    Ok(())
+                }
+            })
+            .map_err(|error| Kept::Kernel(error.into()))?;
         self.journal.tell(Happening::ConfigurationReloaded {
             changed: changed.join(" "),
         });
@@ -114,8 +123,9 @@ impl Guard {
                 mode,
                 ..self.config.clone()
             };
-            self.kernel.set_policy(policy(&next))?;
             self.config = next;
+            // Hidden clients may keep it from enforcing (rule I8).
+            self.judge_clients()?;
             self.mode_changed()?;
             self.journal.tell(Happening::ModeSwitched {
                 mode: mode.label().into(),
@@ -140,14 +150,21 @@ impl Guard {
         Ok(Switched {
             mode: self.config.mode.label().to_owned(),
             configured: self.configured.mode.label().to_owned(),
+            not_enforced: self
+                .clients
+                .refusal()
+                .filter(|_| self.config.mode == ModeArg::Enforce),
             evidence: self.evidence()?,
         })
     }
 
     /// Puts `next` into force, or what was before.
     fn put_into_force(&mut self, next: &Config) -> Result<(), Kept> {
-        let before = settings(&self.args, &self.config, &self.host);
-        let after = settings(&self.args, next, &self.host);
+        let before = settings(&self.config, &self.host, self.args.pins(&self.config));
+        let mut after = settings(next, &self.host, self.args.pins(next));
+        if self.clients.refusal().is_some() && next.hidden_clients == HiddenArg::Refuse {
+            after.policy.mode = Mode::Monitor as u32;
+        }
         let result = self
             .adopt_for(next)
             .and_then(|()| Ok(self.kernel.change(&before, &after)?))
@@ -220,7 +237,12 @@ impl Switched {
             .map(|evidence| evidence.render(now))
             .unwrap_or_default();
         let note = note(&self.mode, &self.configured);
-        format!("mode {}\n{note}{evidence}", self.mode)
+        let not_enforced = self
+            .not_enforced
+            .as_ref()
+            .map(|reason| format!("not enforced: {reason}\n"))
+            .unwrap_or_default();
+        format!("mode {}\n{not_enforced}{note}{evidence}", self.mode)
     }
 }
 
@@ -277,6 +299,22 @@ mod tests {
         assert_eq!(
             kept.to_string(),
             "control port 990, which is dropped, cannot change while the guard runs; restart it (nothing was changed)"
+        );
+    }
+
+    #[test]
+    fn a_mode_that_is_not_enforced_says_why() {
+        let mut switched = Switched {
+            mode: "enforce".to_owned(),
+            configured: "enforce".to_owned(),
+            not_enforced: None,
+            evidence: None,
+        };
+        assert_eq!(switched.render(0), "mode enforce\n");
+        switched.not_enforced = Some("all clients come from 10.0.0.1".to_owned());
+        assert_eq!(
+            switched.render(0),
+            "mode enforce\nnot enforced: all clients come from 10.0.0.1\n"
         );
     }
 

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long a pinhole lives at most (rule K5).
-const BACKSTOP: Duration = Duration::from_mins(15);
+pub(super) const BACKSTOP: Duration = Duration::from_mins(15);
 
 /// In which of how many rounds sessions are compared with the sockets that there are: every half
 /// minute.
@@ -91,6 +91,7 @@ impl Guard {
         self.kernel.maps.refresh_addresses()?;
         self.mend_gates()?;
         self.judge_clients()?;
+        self.fill_firewall();
         let Self {
             watcher,
             journal,

@@ -11,6 +11,7 @@ use ftpguard_common::{
 
 use super::Guard;
 use crate::{
+    doctor::predict::Sample,
     events::{Ends, Happening},
     kernel::{CpuCounters, KernelError, Maps},
     status::{self, Count},
@@ -48,6 +49,32 @@ impl Guard {
             has_session: matches!(Maps::find(&maps.peers, &peer), Ok(Some(_))),
         };
         self.journal.remember(event.at, what, &around);
+    }
+
+    /// Notes which port an FTP server chose (rule D1).
+    pub(super) fn note_port(&mut self, what: &Happening, event: &Event) {
+        if matches!(what, Happening::PinholeMade { .. })
+            && let Some(key) = self.state.session(event.session)
+        {
+            self.ports
+                .note(key.server_port.number(), event.local_port.number());
+        }
+    }
+
+    /// The passive ports that were seen, by FTP server.
+    pub(super) fn port_samples(&self) -> Vec<Sample> {
+        self.ports.samples(|control_port| {
+            let ftpd = self
+                .config
+                .ftpd
+                .iter()
+                .find(|ftpd| ftpd.control_ports.contains(&control_port))?;
+            let sizes = ftpd
+                .passive_ports
+                .iter()
+                .map(|range| u32::try_from(range.ports().count()).unwrap_or(u32::MAX));
+            Some(sizes.sum()).filter(|size| *size > 0)
+        })
     }
 
     /// From here on monitor mode collects its evidence.

@@ -249,6 +249,7 @@ impl Source {
             | Reply::Events(_)
             | Reply::Reloaded(_)
             | Reply::Mode(_)
+            | Reply::Ports(_)
             | Reply::Why(_) => Err(io::Error::other("the guard answered something else")),
         }
     }

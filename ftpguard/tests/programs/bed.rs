@@ -58,6 +58,8 @@ pub(crate) fn settings(mode: Mode, bounce_shield: bool) -> Settings {
             heartbeat_age: u64::MAX,
             without_daemon: 0,
             sessions_per_client: 64,
+            wake: 0,
+            pad: 0,
         },
         control_ports: vec![21],
         passive_ports: vec![30_000..=30_999],

@@ -31,6 +31,8 @@ pub(crate) fn check() -> Result<()> {
                 heartbeat_age: 5_000_000_000,
                 without_daemon: 0,
                 sessions_per_client: 64,
+                wake: 0,
+                pad: 0,
             },
             control_ports: vec![21],
             passive_ports: vec![50_000..=50_031],

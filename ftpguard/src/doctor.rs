@@ -1,0 +1,183 @@
+//! `ftpguard doctor`: is this host fit, which FTP servers run here, what would be guarded.
+//!
+//! Nothing is attached, mounted or changed; with `--write` the proposed configuration is written.
+//!
+//! - `host`: what the guard needs of the host, found out by trying.
+//! - [`nft`]: firewall rules that would still block.
+//! - [`processes`], [`conf`], [`version`]: FTP servers, their own settings, their known faults.
+//! - [`predict`]: how well their passive ports can be guessed (rule D1).
+//! - [`report`]: the findings for people and programs.
+
+pub mod conf;
+mod host;
+pub mod nft;
+pub mod predict;
+pub mod processes;
+pub mod report;
+pub mod version;
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use self::{
+    predict::measure,
+    processes::Found,
+    report::{Finding, FoundServer, Report},
+};
+use crate::{
+    cli::DoctorArgs,
+    config::{Config, Ftpd, ModeArg},
+    control_socket::{Reply, Request, ask},
+};
+
+/// What is said at the top of the proposed file.
+const HEADING: &str = "\
+ftpguard's configuration, as `ftpguard doctor` proposes it for the FTP servers that it found. In
+monitor mode everything passes, and what would be refused is reported; set the mode to \"enforce\"
+when `ftpguard mode` shows that no honest transfer would be refused.";
+
+/// Looks at host and FTP servers, and says what it found.
+pub fn doctor(args: &DoctorArgs) -> Result<()> {
+    let mut report = Report::default();
+    // What is to be written need not be there yet.
+    let resolved = match &args.given.config {
+        Some(file) if !file.exists() => args.given.over(None),
+        _ => args.given.resolve(),
+    };
+    let config = match resolved {
+        Ok(config) => config,
+        Err(error) => {
+            report.host.push(Finding::bad(
+                error.to_string(),
+                "correct it; `ftpguard check` says when it is right",
+            ));
+            Config::default()
+        }
+    };
+    let found =
+        processes::find(&config.control_ports()).context("looking at processes in /proc")?;
+    let proposal = propose(&config, &found);
+    let guarded = proposal.as_ref().unwrap_or(&config);
+    host::look(&mut report, &config, guarded);
+    report.servers = found.iter().map(FoundServer::of).collect();
+    if let Ok(Reply::Ports(samples)) = ask(&args.ask.runtime_dir, &Request::Ports {}) {
+        report.running = true;
+        report.ports = samples.iter().filter_map(measure).collect();
+        report.too_few = samples
+            .iter()
+            .filter(|sample| measure(sample).is_none())
+            .map(|sample| (sample.control_port, sample.ports.len()))
+            .collect();
+    }
+    let file = args.given.file();
+    if let Some(proposal) = proposal {
+        let text = proposal.render(HEADING)?;
+        if args.write {
+            write(&file, &text, args.force)?;
+            report.written = Some(file.display().to_string());
+        }
+        report.proposal = Some(text);
+    } else if args.write {
+        bail!(
+            "no FTP server was found, so there is nothing to write; start it, or name its control \
+             port with --control-port"
+        );
+    }
+    let text = if args.ask.json {
+        format!("{}\n", serde_json::to_string(&report)?)
+    } else {
+        report.render()
+    };
+    io::stdout()
+        .lock()
+        .write_all(text.as_bytes())
+        .context("writing to standard output")?;
+    let bad = report.bad();
+    ensure!(
+        bad == 0,
+        "this host is not fit yet: {bad} findings above need a remedy"
+    );
+    Ok(())
+}
+
+/// The configuration with the FTP servers that were found; `None` where there are none.
+fn propose(config: &Config, found: &[Found]) -> Option<Config> {
+    let mut ftpd: Vec<Ftpd> = Vec::new();
+    for server in found {
+        let taken = |port: &u16| ftpd.iter().any(|known| known.control_ports.contains(port));
+        let control_ports: Vec<u16> = server
+            .control_ports
+            .iter()
+            .copied()
+            .filter(|port| !taken(port))
+            .collect();
+        let Some(first) = control_ports.first() else {
+            continue;
+        };
+        let known = ftpd.iter().any(|known| known.name == server.program);
+        ftpd.push(Ftpd {
+            name: if known {
+                format!("{} at {first}", server.program)
+            } else {
+                server.program.clone()
+            },
+            control_ports,
+            passive_ports: server.said.passive_ports.into_iter().collect(),
+        });
+    }
+    if ftpd.is_empty() {
+        return None;
+    }
+    let mut sources: Vec<u16> = config.data_source_ports.clone();
+    sources.extend(
+        found
+            .iter()
+            .filter_map(|server| server.said.data_source_port),
+    );
+    let mut proposal = Config {
+        mode: ModeArg::Monitor,
+        ftpd,
+        data_source_ports: sources,
+        ..config.clone()
+    };
+    // Two servers of which one's range holds the other's control port.
+    if proposal.check().is_err() {
+        for ftpd in &mut proposal.ftpd {
+            ftpd.passive_ports.clear();
+        }
+        proposal.check().ok()?;
+    }
+    Some(proposal)
+}
+
+fn write(file: &Path, text: &str, force: bool) -> Result<()> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    let mut options = fs::File::options();
+    options.write(true).mode(0o644);
+    if force {
+        options.create(true).truncate(true);
+    } else {
+        options.create_new(true);
+    }
+    let mut target = match options.open(file) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => bail!(
+            "{} exists already; look at the proposal without --write, or add --force to replace it",
+            file.display()
+        ),
+        other => other.with_context(|| format!("writing {}", file.display()))?,
+    };
+    target
+        .write_all(text.as_bytes())
+        .with_context(|| format!("writing {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests;
