@@ -61,7 +61,7 @@ pub enum Command {
     /// Say whether the configuration is valid, without touching the kernel
     Check(Box<CheckArgs>),
     /// Say whether this host is fit, which FTP servers run here, and propose a configuration
-    Doctor(DoctorArgs),
+    Doctor(Box<DoctorArgs>),
     /// Show hooks and modes in force, and the counters of a running guard
     Status(EnduringAskArgs),
     /// End a running guard, and remove everything that a dead one left in the kernel

@@ -7,6 +7,7 @@ use super::{Count, FtpdRow, Hooks, PinholeRow, ProgramRow, SessionRow, Status};
 impl Status {
     /// The status for people: aligned, ending in a newline.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "one field after the other")]
     pub fn render(&self) -> String {
         let mut text = format!(
             "ftpguard {}, pid {}, up for {}\n",
