@@ -23,11 +23,8 @@ const MANY: u32 = 100;
 
 /// The steps to be tried, until a start succeeds.
 fn steps(first: u32) -> impl Iterator<Item = u32> {
-    if length() == 1 {
-        (first..MANY).step_by(4)
-    } else {
-        (1..MANY).step_by(1)
-    }
+    let (first, stride) = if length() == 1 { (first, 4) } else { (1, 1) };
+    (first..MANY).step_by(stride)
 }
 
 fn options(fault: Option<String>) -> Options {
