@@ -78,6 +78,8 @@ pub enum Command {
     Pinholes(AskArgs),
     /// Show the latest events of a running guard
     Events(EventsArgs),
+    /// Watch a running guard: sessions, pinholes, refusals and attackers, live
+    Top(TopArgs),
 }
 
 /// What `run` takes. Every option but the last two stands over the file's key of its name.
@@ -139,6 +141,14 @@ pub struct AskArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `top` takes.
+#[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Folder of the running guard's control socket
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUNTIME_DIR)]
+    pub runtime_dir: PathBuf,
 }
 
 /// What `mode` takes.

@@ -13,7 +13,7 @@
 //! - [`state`]: what the daemon remembers.
 //! - [`doctor`]: is this host fit, and which FTP servers run here?
 //! - [`why`]: why something was refused, and what would have allowed it.
-//! - [`control_socket`], [`status`], [`client`]: questions to a running guard.
+//! - [`control_socket`], [`status`], [`client`], [`mod@top`]: questions to a running guard.
 
 pub mod adopt;
 pub mod cli;
@@ -37,6 +37,7 @@ pub mod preflight;
 pub mod privileges;
 pub mod state;
 pub mod status;
+pub mod top;
 pub mod values;
 pub mod watcher;
 pub mod why;
@@ -104,6 +105,7 @@ fn carry_out(cli: Cli) -> Result<()> {
         Command::Sessions(ask) => client::sessions(&ask),
         Command::Pinholes(ask) => client::pinholes(&ask),
         Command::Events(events) => client::events(&events),
+        Command::Top(args) => top::top(&args),
     }
 }
 

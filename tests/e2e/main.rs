@@ -36,6 +36,7 @@ mod service;
 mod settings;
 mod stage;
 mod text;
+mod top;
 mod uses;
 mod zoo;
 mod zoo_clients;

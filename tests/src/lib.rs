@@ -31,6 +31,7 @@ pub mod shaper;
 pub mod soak;
 pub mod tap;
 pub mod target;
+pub mod terminal;
 pub mod tls;
 pub mod tool;
 pub mod vm;

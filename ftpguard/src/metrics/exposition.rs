@@ -222,9 +222,9 @@ fn add_state(registry: &mut Registry, status: &Status) {
     registry.register("mode", "1 for the mode in force, 0 for the other", mode);
     let hooks = Family::<ByHook, Gauge>::default();
     for interface in &status.interfaces {
-        for (direction, hook) in [
-            ("ingress", &interface.ingress),
-            ("egress", &interface.egress),
+        for (direction, hook, holds) in [
+            ("ingress", &interface.ingress, interface.ingress_holds),
+            ("egress", &interface.egress, interface.egress_holds),
         ] {
             hooks
                 .get_or_create(&ByHook {
@@ -232,12 +232,12 @@ fn add_state(registry: &mut Registry, status: &Status) {
                     direction,
                     hook: hook.clone(),
                 })
-                .set(1);
+                .set(i64::from(holds));
         }
     }
     registry.register(
         "hook_attached",
-        "1 for each hook on each guarded interface",
+        "1 for a hook that is in place on its interface, 0 for one that somebody detached",
         hooks,
     );
     registry.register(
@@ -304,4 +304,4 @@ fn whole_len(length: usize) -> u64 {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -4,7 +4,7 @@ use super::*;
 use crate::{state::Tally, status::Hooks};
 
 /// A guard with something of everything.
-pub(in crate::metrics) fn sample() -> Status {
+pub(crate) fn sample() -> Status {
     let count = |name: &str, count| Count {
         name: name.to_owned(),
         verdict: String::new(),
@@ -26,6 +26,7 @@ pub(in crate::metrics) fn sample() -> Status {
         interfaces: vec![Hooks {
             interface: "we\"ird".to_owned(),
             ingress: "xdp-native".to_owned(),
+            ingress_holds: true,
             egress: "tcx".to_owned(),
             ..Hooks::default()
         }],
@@ -77,6 +78,7 @@ fn every_figure_is_in_its_place() {
         r#"ftpguard_mode{mode="enforce"} 1"#,
         r#"ftpguard_mode{mode="monitor"} 0"#,
         r#"ftpguard_hook_attached{interface="we\"ird",direction="ingress",hook="xdp-native"} 1"#,
+        r#"ftpguard_hook_attached{interface="we\"ird",direction="egress",hook="tcx"} 0"#,
         "ftpguard_unsafe_processes 2",
         "ftpguard_missing_kernel_features 1",
         "ftpguard_uptime_seconds 61",
