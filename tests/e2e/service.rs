@@ -46,7 +46,13 @@ fn drop_in(options: &str, service: &str) -> String {
         .join(" ")
         .replace("/usr/bin/", "/mnt/")
         .replace("/etc/ftpguard/", "/mnt/");
-    format!("[Service]\nExecStart=\nExecStart={command} --iface eth0 {options}\n{service}\n")
+    let reload = setting("ExecReload")
+        .join(" ")
+        .replace("/usr/bin/", "/mnt/");
+    format!(
+        "[Service]\nExecStart=\nExecStart={command} --iface eth0 {options}\n\
+         ExecReload=\nExecReload={reload}\n{service}\n"
+    )
 }
 
 fn boot(sandbox: &Sandbox, drop_in: &str) -> ServiceManager {
@@ -137,6 +143,17 @@ fn the_unit_guards_under_systemd() {
 
     let status = manager.run(&["/mnt/ftpguard", "status"]).expect("status");
     assert!(status.stdout.contains("closed-port"), "{status:?}");
+
+    // A wrong file is refused, and the guard goes on as it was.
+    let reload = || manager.run(&["systemctl", "reload", NAME]).expect("reload");
+    assert!(reload().status.success(), "{}", manager.log());
+    let spoil = "echo 'nonsense = 1' >> /mnt/ftpguard.toml";
+    let spoiled = manager.run(&["sh", "-c", spoil]).expect("a wrong file");
+    assert!(spoiled.status.success(), "{spoiled:?}");
+    assert!(!reload().status.success(), "a wrong file was accepted");
+    assert!(manager.log().contains("nonsense"), "{}", manager.log());
+    let same = manager.property(NAME, "MainPID").expect("its process");
+    assert_eq!(same, id);
 
     let stopped = manager.run(&["systemctl", "stop", NAME]).expect("stop");
     assert!(stopped.status.success(), "{stopped:?}");

@@ -1,8 +1,8 @@
 //! A service manager of its own: systemd as process 1 of new namespaces, on a host of the
 //! sandbox.
 //!
-//! It sees the machine's files read-only, its own /run, its own part of the cgroup tree and none
-//! of the machine's processes. What it started ends with it.
+//! It sees the machine's files read-only, its own /run, its own part of the cgroup tree, its own
+//! BPF file system and none of the machine's processes. What it started ends with it.
 
 use std::{
     fs,
@@ -40,6 +40,7 @@ cp -R "$1/." /mnt
 mount -t tmpfs -o mode=755 tmpfs /run
 umount --recursive --lazy /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf
 for folder in /etc/systemd/system /var/log /var/tmp /tmp; do
     mount -t tmpfs tmpfs "$folder"
 done
