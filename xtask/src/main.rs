@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod check;
+mod dist;
 mod exec;
 mod ftpds;
 mod kernels;
@@ -41,6 +42,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Record transcripts of real ftpds and clients into tests/transcripts/recorded
     Record(record::Arguments),
+    /// Make the packages: a tarball, a .deb and an .rpm; install, upgrade and purge the .deb
+    Dist(dist::Arguments),
     /// Boot every supported kernel in QEMU, and run the tests there
     Kernels(kernels::Arguments),
     /// Kill, restart, hang and upgrade the daemon while clients transfer and others attack
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Task::Run(arguments) => run::run(&arguments),
         Task::Bench(arguments) => bench::bench(&arguments),
         Task::Record(arguments) => record::record(&arguments),
+        Task::Dist(arguments) => dist::dist(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Kernels(arguments) => kernels::kernels(&arguments),
         Task::Soak(arguments) => soak::soak(&arguments),
         Task::Demo(arguments) => run::demo(&arguments),
