@@ -141,3 +141,49 @@ fn every_page_is_linked() {
         assert!(is_readme || linked.contains(&path), "{}", page.display());
     }
 }
+
+/// The text of all source files, with each line that a backslash continues joined to the next.
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            text.push_str(&sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && path.file_name().is_some_and(|name| name != "packaging.rs")
+        {
+            let source = read(&path);
+            let mut continued = false;
+            for line in source.lines() {
+                let line = if continued { line.trim_start() } else { line };
+                continued = line.ends_with('\\');
+                text.push_str(line.trim_end_matches('\\'));
+                if !continued {
+                    text.push('\n');
+                }
+            }
+        }
+    }
+    text
+}
+
+/// The messages that the page on troubleshooting explains are those that the program has.
+#[test]
+fn troubleshooting_explains_messages_that_exist() {
+    let page = read(&top().join("docs/troubleshooting.md"));
+    let sources = sources(&top().join("ftpguard/src"));
+    let mut explained = 0;
+    for line in page.lines() {
+        let Some(message) = line
+            .strip_prefix("### `")
+            .and_then(|rest| rest.strip_suffix('`'))
+        else {
+            continue;
+        };
+        explained += 1;
+        for part in message.split("...").map(str::trim) {
+            assert!(sources.contains(part), "{message}: no {part:?} anywhere");
+        }
+    }
+    assert!(explained > 30, "{explained} messages");
+}
