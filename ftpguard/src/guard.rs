@@ -68,8 +68,11 @@ const READ_EVERY: Duration = Duration::from_millis(50);
 const LOOK_OVER: Duration = Duration::from_secs(10);
 /// How many records of a ring buffer are read before anything else gets its turn.
 const BATCH: usize = 256;
-/// How many sessions are read at once where text only labels and narrows. Each takes about 23 KiB.
+/// How many sessions are read at once where text only labels and narrows.
 const READ_FOR_LABELS: usize = 256;
+/// How many it reads at once to make pinholes: 74 MiB at most ([`crate::watcher::MEMORY`]). A
+/// session beyond them is counted, and gets its pinholes from sockets where they can tell.
+const READ_FOR_PINHOLES: usize = 4_096;
 /// How many questions wait for the main loop.
 const QUESTIONS: usize = 16;
 /// How long a thread's last read of a control connection may name its session (rule F3). An
@@ -235,7 +238,7 @@ impl Guard {
             watching_since: u64::MAX,
             watcher: Watcher::new(match config.tracking {
                 TrackingArg::Socket => READ_FOR_LABELS,
-                TrackingArg::Text => usize::try_from(config.max_sessions).unwrap_or(usize::MAX),
+                TrackingArg::Text => READ_FOR_PINHOLES,
             }),
             text: Text::default(),
             sweep: Sweep::default(),
@@ -298,6 +301,7 @@ impl Guard {
     /// Adopts what is open already: everything, or with `new_control_ports` what belongs to
     /// these, and other software's listeners in the passive ranges.
     fn adopt(&mut self, config: &Config, new_control_ports: Option<Vec<u16>>) -> Result<()> {
+        let first = new_control_ports.is_none();
         let reader = self.reader(config);
         let rules = Rules {
             control_ports: config.control_ports(),
@@ -315,11 +319,7 @@ impl Guard {
         // Pinholes for listeners that were open already.
         self.state.reload(&self.kernel);
         for (_, pinhole) in Maps::entries(&self.kernel.maps.pinholes) {
-            let is_new = rules
-                .new_control_ports
-                .as_ref()
-                .is_none_or(|ports| ports.contains(&pinhole.server_port.number()));
-            if is_new && pinhole.origin == Origin::Adopted as u32 {
+            if first && pinhole.origin == Origin::Adopted as u32 {
                 self.state.origins.made(pinhole.server_port, pinhole.origin);
             }
         }
@@ -359,7 +359,9 @@ impl Guard {
                 _ = stop.terminate.recv() => Wake::Stop("SIGTERM"),
             };
             match wake {
-                Wake::Events => self.read_events(&mut rings.events),
+                Wake::Events => {
+                    self.read_events(&mut rings.events);
+                }
                 Wake::Control => self.read_control(&mut rings.control)?,
                 Wake::Question(question) if question.request == Request::Detach {} => {
                     self.read_rings(&mut rings)?;
@@ -401,13 +403,19 @@ impl Guard {
     fn read_rings(&mut self, rings: &mut Rings) -> Result<()> {
         self.read_at = Instant::now() + READ_EVERY;
         self.read_control(&mut rings.control)?;
-        self.read_events(&mut rings.events);
-        Ok(self.rearm()?)
+        // A pinhole is made before its port is announced: what was read of announcements so far
+        // can be compared with pinholes once every event is read, and not before.
+        if self.read_events(&mut rings.events) {
+            self.rearm()?;
+        }
+        Ok(())
     }
 
-    fn read_events(&mut self, ring: &mut Ring) {
-        ring.drain(BATCH, |record| self.on_event(record));
+    /// Whether every event is read now.
+    fn read_events(&mut self, ring: &mut Ring) -> bool {
+        let read = ring.drain(BATCH, |record| self.on_event(record));
         self.tell_firewall();
+        read
     }
 
     fn read_control(&mut self, ring: &mut Ring) -> Result<()> {

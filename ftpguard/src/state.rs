@@ -29,6 +29,9 @@ pub struct Tally {
     pub pinholes_used: u64,
     /// Records of the kernel side that made no sense here.
     pub unreadable: u64,
+    /// Control connections whose text was not read, because too many others were.
+    #[serde(default)]
+    pub unread: u64,
 }
 
 /// What the daemon remembers.

@@ -68,6 +68,10 @@ pub struct Status {
     /// The ftpds, and how surely their listeners are attributed.
     #[serde(default)]
     pub ftpds: Vec<FtpdRow>,
+    /// What each program of the kernel side costs; empty unless the kernel measures it
+    /// (`sysctl kernel.bpf_stats_enabled=1`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<ProgramRow>,
     /// What happened since the start.
     #[serde(default)]
     pub totals: Tally,
@@ -93,6 +97,17 @@ pub struct Hooks {
     /// Why it is not otherwise, where there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// What one program of the kernel side cost while the kernel measured it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramRow {
+    /// Its name.
+    pub name: String,
+    /// How often it ran.
+    pub runs: u64,
+    /// How long that took altogether, in nanoseconds.
+    pub nanoseconds: u64,
 }
 
 /// How often something happened.

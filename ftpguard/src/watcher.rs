@@ -38,6 +38,8 @@ enum Text {
     Read(Box<Conversation>),
     /// Nothing can be read any more.
     Opaque(Opacity),
+    /// Too many others were read when it began.
+    Refused,
 }
 
 struct Conversation {
@@ -48,6 +50,11 @@ struct Conversation {
     /// The sequence number after the last byte captured from the client.
     client_sequence: u32,
 }
+
+/// What one control connection takes while it is read, in bytes: it owns no other memory.
+pub const MEMORY: usize = 18 * 1024 + 512;
+
+const _: () = assert!(size_of::<Conversation>() <= MEMORY);
 
 /// What is known of a session's text, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,14 +92,21 @@ impl Watcher {
             return false;
         };
         let key = header.session;
-        if !self.sessions.contains_key(&key) {
+        let refused = matches!(self.sessions.get(&key), Some(Text::Refused));
+        if refused || !self.sessions.contains_key(&key) {
             let Some(beginning) = beginning(&key) else {
                 return true;
             };
             if self.reading >= self.limit {
-                self.unread += 1;
+                self.unread += u64::from(!refused);
+                self.sessions.insert(key, Text::Refused);
                 return true;
             }
+            let beginning = if refused {
+                Beginning::Middle
+            } else {
+                beginning
+            };
             self.reading += 1;
             let conversation = Box::new(Conversation::new(beginning));
             self.sessions.insert(key, Text::Read(conversation));
@@ -156,7 +170,7 @@ impl Watcher {
     pub fn is_unreadable(&self, key: &SessionKey) -> bool {
         match self.sessions.get(key) {
             None => false,
-            Some(Text::Opaque(_)) => true,
+            Some(Text::Opaque(_) | Text::Refused) => true,
             Some(Text::Read(conversation)) => !conversation.dialogue.is_synchronised(),
         }
     }
@@ -191,7 +205,7 @@ impl Watcher {
     fn read(&self, key: &SessionKey) -> Option<&Conversation> {
         match self.sessions.get(key) {
             Some(Text::Read(conversation)) => Some(conversation),
-            Some(Text::Opaque(_)) | None => None,
+            Some(Text::Opaque(_) | Text::Refused) | None => None,
         }
     }
 
@@ -199,7 +213,7 @@ impl Watcher {
     #[must_use]
     pub fn label(&self, key: &SessionKey) -> Label {
         match self.sessions.get(key) {
-            None => Label {
+            None | Some(Text::Refused) => Label {
                 text: "unread",
                 latest: None,
             },
@@ -218,7 +232,7 @@ impl Watcher {
         }
     }
 
-    /// How many pieces were not read because too many sessions were.
+    /// How many sessions were not read, or not from the beginning, because too many others were.
     #[must_use]
     pub const fn unread(&self) -> u64 {
         self.unread

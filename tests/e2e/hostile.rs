@@ -3,6 +3,7 @@
 //! that comes in odd pieces, which must work (rules S1, S2, R2, R8, S9, C9).
 
 use std::{
+    fmt::Write as _,
     net::{IpAddr, SocketAddr},
     process::Command,
     thread,
@@ -183,7 +184,7 @@ impl Bed {
     }
 
     /// Plays the lie while a victim waits to use its port. Says what became of the liar's SYN to
-    /// that port, and what was on the wire meanwhile. The victim gets its file in any case.
+    /// that port, and what was on the wire meanwhile. The victim gets its file unless the liar was there first.
     fn play(&self, lie: Lie) -> (Knock, Believed) {
         let server = self.sandbox.server().socket(Family::V4, CONTROL_PORT);
         let client = self.sandbox.client();
@@ -192,13 +193,12 @@ impl Bed {
                 let mut victim = FtpClient::login(server).expect("login");
                 let announced = victim.passive(Commands::Classic).expect("PASV");
                 let mut liar = self.liar(lie.mss());
-                let before = liar.knock(announced.port()).expect("a try");
                 let tap = Tap::start(self.sandbox.server()).expect("a tap");
                 lie.tell(&mut liar, announced);
                 thread::sleep(READ);
                 let believed = Believed::of(&tap.stop(), announced);
                 let after = liar.knock(announced.port()).expect("a try");
-                if before != Knock::Answered {
+                if after != Knock::Answered {
                     let data = client::connect(announced).expect("the victim's own port");
                     let content = victim.receive(FILE, data.stream).expect("its file");
                     assert_eq!(content, CONTENT);
@@ -222,7 +222,7 @@ impl Believed {
         let [high, low] = announced.port().to_be_bytes();
         let classic = format!(",{high},{low})");
         let extended = format!("(|||{}|)", announced.port());
-        let announces = |seen: &Seen| {
+        let names_it = |seen: &Seen| {
             seen.payload.split(|&byte| byte == b'\n').any(|line| {
                 let line = String::from_utf8_lossy(line);
                 (line.starts_with("227 ") && line.contains(&classic))
@@ -231,7 +231,7 @@ impl Believed {
         };
         let any = |wanted: fn(&Seen) -> u16| {
             seen.iter()
-                .any(|seen| wanted(seen) == CONTROL_PORT && announces(seen))
+                .any(|seen| wanted(seen) == CONTROL_PORT && names_it(seen))
         };
         Self {
             server: any(|seen| seen.source.port()),
@@ -250,7 +250,10 @@ fn announcement(place: SocketAddr) -> String {
 }
 
 fn hex(text: &str) -> String {
-    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+    text.bytes().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 fn guard(bed: &Bed, tracking: &'static str) -> Guard {
@@ -336,7 +339,12 @@ impl Form {
             Self::Bytes => "bytes",
             Self::SmallSegments => "long",
             Self::Block => "block",
-            _ => "whole",
+            Self::Whole
+            | Self::Pipelined
+            | Self::Again
+            | Self::OutOfOrder
+            | Self::BadChecksumFirst
+            | Self::PartialAck => "whole",
         };
         let mode = format!("SITE MODE {mode}");
         client.ask(&mode, "so be it\r\n").expect("an answer");
@@ -438,7 +446,7 @@ table ip ftpguard_test {
     }
 }";
 
-/// As the table in docs/compatibility.md says.
+/// As the table in docs/hostile-text.md says.
 #[test]
 fn t6_what_conntrack_makes_of_the_same_text() {
     let bed = Bed::new();
@@ -466,6 +474,18 @@ fn t6_what_conntrack_makes_of_the_same_text() {
         let knock = form
             .ask(&mut client)
             .map(|port| client.knock(port).expect("a try"));
-        println!("{form:?}: {knock:?}");
+        // It holds back segments that end within an announcement, so neither end gets on; and it
+        // looks for no 227 behind the first line of a multi-line one.
+        let expected = match form {
+            Form::Bytes | Form::SmallSegments => None,
+            Form::Block => Some(Knock::Silent),
+            Form::Whole
+            | Form::Pipelined
+            | Form::Again
+            | Form::OutOfOrder
+            | Form::BadChecksumFirst
+            | Form::PartialAck => Some(Knock::Answered),
+        };
+        assert_eq!(knock, expected, "{form:?}");
     }
 }

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How long an answer may take: a retransmission or two.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 /// The last byte of the address.
 const LAST: u8 = 99;
 /// Where the checksum stands in a packet without IP options.

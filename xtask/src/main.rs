@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod check;
+mod cost;
 mod dist;
 mod exec;
 mod ftpds;
@@ -42,6 +43,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Record transcripts of real ftpds and clients into tests/transcripts/recorded
     Record(record::Arguments),
+    /// Measure what each program of the kernel side costs under load
+    Cost(cost::Arguments),
     /// Make the packages: a tarball, a .deb and an .rpm; install, upgrade and purge the .deb
     Dist(dist::Arguments),
     /// Boot every supported kernel in QEMU, and run the tests there
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Task::Run(arguments) => run::run(&arguments),
         Task::Bench(arguments) => bench::bench(&arguments),
         Task::Record(arguments) => record::record(&arguments),
+        Task::Cost(arguments) => cost::cost(&arguments),
         Task::Dist(arguments) => dist::dist(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Kernels(arguments) => kernels::kernels(&arguments),
         Task::Soak(arguments) => soak::soak(&arguments),

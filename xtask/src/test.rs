@@ -15,7 +15,7 @@ use ftpguard_tests::guard::BINARY;
 use serde_json::Value;
 
 use crate::{
-    build, check,
+    bench, build, check,
     exec::{as_root, cargo, output, shown},
     kernels::{self, Matrix},
     setup,
@@ -65,6 +65,7 @@ pub(crate) fn test(arguments: &Arguments) -> Result<ExitCode> {
         Ok(binary) => {
             run_suites(arguments, &binary, &mut tally);
             if arguments.filter.is_none() {
+                run_bench(&binary, &mut tally);
                 run_kernels(&mut tally);
             }
         }
@@ -111,6 +112,15 @@ fn run_suites(arguments: &Arguments, binary: &Path, tally: &mut Tally) {
     examples.args(["--exclude", "ftpguard-ebpf"]);
     if let Err(error) = run_suite("documentation", &mut examples, tally) {
         tally.fail(format!("documentation: {error:#}"));
+    }
+}
+
+/// Measures once, so that the benchmark goes on working.
+fn run_bench(binary: &Path, tally: &mut Tally) {
+    println!("\n== benchmark");
+    match bench::smoke(binary) {
+        Ok(()) => tally.passed += 1,
+        Err(error) => tally.fail(format!("benchmark: {error:#}")),
     }
 }
 

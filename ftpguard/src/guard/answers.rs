@@ -13,7 +13,7 @@ use crate::{
     control_socket::{Answer, Question, Reply, Request},
     events::{Ends, Way},
     kernel::{KernelError, Maps},
-    status::{self, Endurance, PinholeRow, SessionRow, Status, age_ms},
+    status::{self, Endurance, PinholeRow, ProgramRow, SessionRow, Status, age_ms},
 };
 
 impl Guard {
@@ -103,6 +103,16 @@ impl Guard {
             foreign_listeners: foreign,
             unsafe_processes,
             ftpds: self.ftpds(),
+            programs: self
+                .kernel
+                .run_times()
+                .into_iter()
+                .map(|(name, runs, nanoseconds)| ProgramRow {
+                    name,
+                    runs,
+                    nanoseconds,
+                })
+                .collect(),
             totals: self.state.tally,
             verdicts: status::verdicts(&counters),
             incidents: status::incidents(&counters),

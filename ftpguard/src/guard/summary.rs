@@ -62,6 +62,7 @@ pub(super) fn totals(tally: &Tally, counters: &CpuCounters, json: bool) -> Strin
             "pinholes_made": tally.pinholes_made,
             "pinholes_used": tally.pinholes_used,
             "unreadable": tally.unreadable,
+            "unread": tally.unread,
             "verdicts": by_label(status::verdicts(counters)),
             "incidents": by_label(status::incidents(counters)),
         })

@@ -133,6 +133,7 @@ impl Guard {
         if !watcher.take(record, clock::monotonic_ns(), beginning, &mut tell) {
             state.tally.unreadable += 1;
         }
+        state.tally.unread = watcher.unread();
     }
 
     /// Everything captured so far is read: now the last word of each session counts. What it

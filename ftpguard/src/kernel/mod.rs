@@ -238,17 +238,43 @@ impl Kernel {
     /// How often the kernel left the observer's programs out (`bpf_prog_inc_misses_counter()`,
     /// Linux 5.12; older kernels never do).
     fn skipped(&self) -> u64 {
-        self.entries
-            .iter()
-            .filter_map(|program| {
-                let number = program.as_raw_fd();
-                let facts = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
-                let count = facts
-                    .lines()
-                    .find_map(|line| line.strip_prefix("recursion_misses:"))?;
-                count.trim().parse::<u64>().ok()
-            })
+        self.facts()
+            .filter_map(|(_, facts)| fact(&facts, "recursion_misses:"))
             .sum()
+    }
+
+    /// How often each program ran and how long it took altogether, in nanoseconds. The kernel
+    /// counts while its statistics are on (`kernel.bpf_stats_enabled`); programs that did not run
+    /// meanwhile are left out.
+    #[must_use]
+    pub fn run_times(&self) -> Vec<(String, u64, u64)> {
+        self.facts()
+            .filter_map(|(name, facts)| {
+                let runs = fact(&facts, "run_cnt:").filter(|runs| *runs > 0)?;
+                Some((name, runs, fact(&facts, "run_time_ns:")?))
+            })
+            .collect()
+    }
+
+    /// What the kernel says of each program at work (`bpf_prog_show_fdinfo()`). The observer's are
+    /// counted with those that sit on the tracepoints and call them.
+    fn facts(&self) -> impl Iterator<Item = (String, String)> {
+        let is_entry = |name: &str| OBSERVER.iter().any(|(_, _, entry, _)| *entry == name);
+        let loaded = self
+            .ebpf
+            .programs()
+            .filter(move |(name, _)| !is_entry(name))
+            .filter_map(|(name, program)| {
+                Some((name.to_owned(), program.fd().ok()?.as_fd().as_raw_fd()))
+            });
+        let entries = OBSERVER
+            .iter()
+            .zip(&self.entries)
+            .map(|((_, _, entry, _), descriptor)| ((*entry).to_owned(), descriptor.as_raw_fd()));
+        loaded.chain(entries).filter_map(|(name, number)| {
+            let facts = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
+            Some((name, facts))
+        })
     }
 
     /// Runs one program on one frame, `repeat` times, without a network
@@ -278,6 +304,12 @@ impl Kernel {
 
 /// The kernel side as built by `build.rs`.
 const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ftpguard-ebpf"));
+
+/// The number behind this name.
+fn fact(facts: &str, name: &str) -> Option<u64> {
+    let number = facts.lines().find_map(|line| line.strip_prefix(name))?;
+    number.trim().parse().ok()
+}
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, KernelError> {
     ebpf.take_map(name)

@@ -170,6 +170,11 @@ fn add_totals(registry: &mut Registry, status: &Status) {
             "Records of the kernel side that made no sense to the daemon",
             totals.unreadable,
         ),
+        (
+            "unread_sessions",
+            "Control connections whose text was not read because too many others were",
+            totals.unread,
+        ),
     ] {
         let counter: Counter = Counter::default();
         counter.inc_by(count);

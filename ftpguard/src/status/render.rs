@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use super::{Count, FtpdRow, Hooks, PinholeRow, SessionRow, Status};
+use super::{Count, FtpdRow, Hooks, PinholeRow, ProgramRow, SessionRow, Status};
 
 impl Status {
     /// The status for people: aligned, ending in a newline.
@@ -98,6 +98,21 @@ impl Status {
             "incidents",
             &self.incidents.iter().collect::<Vec<_>>(),
         );
+        if !self.programs.is_empty() {
+            let _ = writeln!(text, "\nprograms{:>28} {:>8}", "runs", "ns each");
+        }
+        for ProgramRow {
+            name,
+            runs,
+            nanoseconds,
+        } in &self.programs
+        {
+            let _ = writeln!(
+                text,
+                "  {name:<25} {runs:>8} {:>8}",
+                nanoseconds / (*runs).max(1)
+            );
+        }
         text
     }
 }

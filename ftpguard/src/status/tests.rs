@@ -65,6 +65,11 @@ fn status() -> Status {
         guarded_listeners: 3,
         foreign_listeners: 1,
         unsafe_processes: vec![77],
+        programs: vec![ProgramRow {
+            name: "control_read".to_owned(),
+            runs: 3,
+            nanoseconds: 301,
+        }],
         ftpds: vec![FtpdRow {
             control_port: 21,
             name: "vsftpd".to_owned(),
@@ -122,6 +127,9 @@ denied
 
 incidents
   event-lost                         1  event lost
+
+programs                        runs  ns each
+  control_read                     3      100
 "
     );
 }

@@ -202,17 +202,25 @@ fn bytes_of_closed_sessions_are_not_kept() {
 }
 
 #[test]
-fn no_more_sessions_than_the_limit_are_read() {
+fn s6_no_more_sessions_than_the_limit_are_read() {
     let mut line = Line::new();
     for port in 1..=5 {
         line.key = key(port);
         line.server("220 hello\r\n");
     }
+    line.client("PASV\r\n");
+    line.server("227 (10,0,0,1,195,80)\r\n");
     assert_eq!((line.watcher.reading, line.watcher.unread()), (2, 3));
+    assert!(line.told.is_empty());
+    assert_eq!(line.watcher.label(&key(5)).text, "unread");
+    assert!(line.watcher.is_unreadable(&key(5)));
+    // One that is refused holds nobody's place, and is picked up in the middle.
+    line.watcher.forget(&key(4));
+    assert_eq!(line.watcher.reading, 2);
     line.watcher.forget(&key(1));
-    line.key = key(5);
     line.server("220 hello\r\n");
     assert_eq!((line.watcher.reading, line.watcher.unread()), (2, 3));
+    assert_eq!(line.watcher.label(&key(5)).text, "desynchronised");
 }
 
 #[test]

@@ -168,10 +168,12 @@ fn meanwhile(bench: &Bench, rig: &Rig, ways: &[Way], rounds: usize) -> Result<Ta
         std::iter::once("no flood, no firewall").chain(labels),
     );
     let limit = Duration::from_secs_f64(bench.pick(1.5, 4.0));
-    for _ in 0..rounds {
-        let flooded = ways.iter().map(|way| (*way, true));
-        let ways = std::iter::once((Way::Nothing, false)).chain(flooded);
-        for (row, (way, flooded)) in ways.enumerate() {
+    let without = [(Way::Nothing, false)].into_iter();
+    let ways: Vec<_> = without.chain(ways.iter().map(|way| (*way, true))).collect();
+    for round in 0..rounds {
+        for offset in 0..ways.len() {
+            let row = (round + offset) % ways.len();
+            let (way, flooded) = ways[row];
             bench
                 .progress
                 .step(&format!("honest client, {}", way.label()));

@@ -14,6 +14,7 @@ mod progress;
 mod report;
 mod scale;
 mod set_up;
+mod smoke;
 mod stats;
 mod table;
 mod ways;
@@ -28,6 +29,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+pub(crate) use self::smoke::smoke;
 use self::{host::Host, progress::Progress, report::Report};
 use crate::{
     build,
@@ -47,6 +49,9 @@ pub(crate) struct Arguments {
     /// In how many rounds; each takes all ways in turn
     #[arg(long)]
     rounds: Option<usize>,
+    /// Where to write the report [default: target/bench]
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// A built ftpguard binary; by default it is built first
     #[arg(long, requires = "helper")]
     binary: Option<PathBuf>,
@@ -166,7 +171,8 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<ExitCode> {
     }
     report.host.finish();
     bench.progress.finish();
-    write(&report)?;
+    let folder = arguments.out.clone().unwrap_or_else(report_folder);
+    write(&report, &folder)?;
     let failed = report.parts.iter().any(|part| part.failure.is_some());
     Ok(ExitCode::from(u8::from(failed)))
 }
@@ -196,6 +202,9 @@ fn become_root(arguments: &Arguments, binary: &Path, helper: &Path) -> Result<Ex
     let mut command = as_root(this, &["CARGO_TARGET_DIR"]);
     command.arg("bench").arg("--binary").arg(binary);
     command.arg("--helper").arg(helper);
+    if let Some(folder) = &arguments.out {
+        command.arg("--out").arg(folder);
+    }
     if arguments.quick {
         command.arg("--quick");
     }
@@ -210,9 +219,13 @@ fn become_root(arguments: &Arguments, binary: &Path, helper: &Path) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-fn write(report: &Report) -> Result<()> {
-    let folder = target().join("bench");
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+/// Where a report lies unless the user wants it elsewhere.
+fn report_folder() -> PathBuf {
+    target().join("bench")
+}
+
+fn write(report: &Report, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     let json = serde_json::to_string_pretty(&report.json()).context("writing JSON")?;
     for (name, text) in [("report.json", json), ("report.html", html::page(report))] {
         let path = folder.join(name);

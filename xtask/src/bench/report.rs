@@ -1,5 +1,7 @@
 //! What a run of the benchmark found: on the terminal, as JSON and as a page.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -119,16 +121,17 @@ impl Part {
         };
         let widths = [width(0), width(1), width(2)];
         for [what, bound, reached, met] in &rows {
-            text.push_str(&format!(
-                "  {what:0$}  {bound:1$}  {reached:>2$}  {met}\n",
+            let _ = writeln!(
+                text,
+                "  {what:0$}  {bound:1$}  {reached:>2$}  {met}",
                 widths[0], widths[1], widths[2]
-            ));
+            );
         }
         for note in &self.notes {
-            text.push_str(&format!("\nNote: {note}\n"));
+            let _ = writeln!(text, "\nNote: {note}");
         }
         if let Some(failure) = &self.failure {
-            text.push_str(&format!("\nFAILED: {failure}\n"));
+            let _ = writeln!(text, "\nFAILED: {failure}");
         }
         text
     }

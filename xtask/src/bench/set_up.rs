@@ -121,11 +121,7 @@ fn one(bench: &Bench, part: &mut Part, subject: Subject, rounds: usize) -> Resul
     ];
     let title = subject.title();
     let mut table = Table::new(title.clone(), &measures, ways.iter().map(|way| way.label()));
-    let count = match (bench.quick, subject.tls) {
-        (true, _) => 150,
-        (false, true) => 300,
-        (false, false) => 1_000,
-    };
+    let count = bench.pick(150, 1_000);
     for round in 0..rounds {
         bench.progress.step(&title);
         for offset in 0..ways.len() {

@@ -1,6 +1,6 @@
 //! The ways to protect data connections that are compared, and how each is put in place.
 
-use std::{process::Command, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use ftpguard_tests::{
@@ -9,7 +9,6 @@ use ftpguard_tests::{
     process::{Process, run},
     sandbox::INTERFACE,
 };
-use std::fs;
 
 use super::Bench;
 
@@ -43,7 +42,7 @@ pub(super) struct InPlace<'a> {
     rules: bool,
     /// The guard, where it is that.
     pub(super) guard: Option<Guard>,
-    _yardstick: Option<Process>,
+    yardstick: Option<Process>,
 }
 
 impl Way {
@@ -85,7 +84,7 @@ impl Way {
             sandbox,
             rules: false,
             guard: None,
-            _yardstick: None,
+            yardstick: None,
         };
         let interfaces: Vec<&str> = [INTERFACE].iter().chain(others).copied().collect();
         match self {
@@ -109,7 +108,7 @@ impl Way {
                 let mut process = sandbox.server().spawn(&mut command)?;
                 let ready = |line: &str| line == "ready";
                 process.wait_for_line("ready line", Duration::from_secs(10), ready)?;
-                place._yardstick = Some(process);
+                place.yardstick = Some(process);
             }
             Self::Guard(tracking, xdp_mode) => {
                 let options = Options {
@@ -180,6 +179,9 @@ impl Way {
 
 impl Drop for InPlace<'_> {
     fn drop(&mut self) {
+        if let Some(mut yardstick) = self.yardstick.take() {
+            yardstick.end();
+        }
         if self.rules {
             let _ = nft(self.sandbox, &["flush", "ruleset"]);
         }
