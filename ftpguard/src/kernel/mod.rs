@@ -26,7 +26,7 @@ mod words;
 use std::{
     collections::{BTreeMap, HashSet},
     fs::{self, File},
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::Path,
 };
 
