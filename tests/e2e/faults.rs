@@ -23,11 +23,8 @@ const MANY: u32 = 100;
 
 /// The steps to be tried, until a start succeeds.
 fn steps(first: u32) -> impl Iterator<Item = u32> {
-    if length() == 1 {
-        (first..MANY).step_by(4)
-    } else {
-        (1..MANY).step_by(1)
-    }
+    let (first, stride) = if length() == 1 { (first, 4) } else { (1, 1) };
+    (first..MANY).step_by(stride)
 }
 
 fn options(fault: Option<String>) -> Options {
@@ -87,7 +84,7 @@ fn a_start_that_fails_leaves_nothing() {
 
 /// A start that is to take over fails, or is killed: the host stays guarded, no pinhole is lost,
 /// and the next start takes over as if nothing had happened.
-fn takes_over_at_last(first: u32, prefix: &str, change: Option<&str>) {
+fn takes_over_at_last(begin: u32, prefix: &str, change: Option<&str>) {
     let stage = stage(Settings::unchecked(Kind::Vsftpd));
     let first = Guard::start(&stage.sandbox, &options(None)).expect("it starts");
     let runtime = first.kill().expect("it is killed");
@@ -100,7 +97,7 @@ fn takes_over_at_last(first: u32, prefix: &str, change: Option<&str>) {
             .collect(),
         ..options(fault)
     };
-    for number in steps(first) {
+    for number in steps(begin) {
         let fault = changed(number, Some(format!("{prefix}{number}")));
         let started = one_round(&stage, &fault, &runtime, &mut table);
         if let Some(guard) = started {

@@ -58,5 +58,5 @@ impl Orphan {
 }
 
 fn count<K>(keys: impl Iterator<Item = Result<K, MapError>>) -> usize {
-    keys.filter(Result::is_ok).count()
+    keys.flatten().count()
 }
