@@ -123,6 +123,7 @@ fn theft(client: [u8; 4], time: u64, open_for: bool) -> Record {
             },
             client_port: 4_711,
             reason: "no-pinhole".into(),
+            attack: "theft-attempt".into(),
             mode: "enforce".into(),
             open_for: if open_for {
                 vec![[10, 0, 0, 2].into()]
