@@ -40,6 +40,8 @@ cp -R "$1/." /mnt
 mount -t tmpfs -o mode=755 tmpfs /run
 umount --recursive --lazy /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
+# systemd gives the unit what it may write by path: with two mounts at one path, the lower one.
+while mountpoint --quiet /sys/fs/bpf; do umount --lazy /sys/fs/bpf; done
 mount -t bpf bpf /sys/fs/bpf
 for folder in /etc/systemd/system /var/log /var/tmp /tmp; do
     mount -t tmpfs tmpfs "$folder"
