@@ -5,8 +5,8 @@ use std::{net::IpAddr, time::Duration};
 use ftpguard::kernel::{Destination, Kernel, Maps, Pins, Settings};
 use ftpguard_common::{
     abi::{
-        Active, Admission, Barred, Endpoint, Listener, Mode, Origin, Peer, Pinhole, PinholeKey,
-        Policy, Session, SessionKey, Tracking, port_word,
+        Active, Admission, Barred, Endpoint, Listener, MAX_SESSIONS, Mode, Origin, Peer, Pinhole,
+        PinholeKey, Policy, Session, SessionKey, Tracking, port_word,
     },
     net::{Address, Port},
 };
@@ -71,7 +71,7 @@ pub(crate) fn settings(mode: Mode, bounce_shield: bool) -> Settings {
         }],
         bounce_shield,
         cgroup: host.cgroup,
-        max_sessions: 1_024,
+        max_sessions: MAX_SESSIONS,
         pins: Pins::Nowhere,
     }
 }

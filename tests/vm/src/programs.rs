@@ -5,7 +5,7 @@ use ftpguard::{
     kernel::{self, Attached, EgressHook, IngressHook, Kernel, Settings, XdpChoice},
     preflight,
 };
-use ftpguard_common::abi::{Active, Mode, Policy, Tracking};
+use ftpguard_common::abi::{self, Active, Mode, Policy, Tracking};
 use ftpguard_tests::{
     Sandbox,
     sandbox::Host,
@@ -40,7 +40,7 @@ pub(crate) fn check() -> Result<()> {
             exceptions: Vec::new(),
             bounce_shield: false,
             cgroup: host.cgroup.clone(),
-            max_sessions: 16_384,
+            max_sessions: abi::MAX_SESSIONS,
             pins: kernel::Pins::Nowhere,
         })
         .context("loading")
