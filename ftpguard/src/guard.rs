@@ -64,6 +64,8 @@ const REFILL_AFTER: Duration = Duration::from_millis(100);
 /// How often the ring buffers are read in socket tracking, where the kernel side wakes the guard
 /// for urgent events only.
 const READ_EVERY: Duration = Duration::from_millis(50);
+/// The same while nobody has a session: there is no dialogue to be late for.
+const READ_SELDOM: Duration = Duration::from_millis(100);
 /// How often the tables are looked over when nothing else happens.
 const LOOK_OVER: Duration = Duration::from_secs(10);
 /// How many records of a ring buffer are read before anything else gets its turn.
@@ -401,13 +403,18 @@ impl Guard {
 
     /// Reads what the kernel side told without waking the guard.
     fn read_rings(&mut self, rings: &mut Rings) -> Result<()> {
-        self.read_at = Instant::now() + READ_EVERY;
         self.read_control(&mut rings.control)?;
         // A pinhole is made before its port is announced: what was read of announcements so far
         // can be compared with pinholes once every event is read, and not before.
         if self.read_events(&mut rings.events) {
             self.rearm()?;
         }
+        let pause = if self.state.has_sessions() {
+            READ_EVERY
+        } else {
+            READ_SELDOM
+        };
+        self.read_at = Instant::now() + pause;
         Ok(())
     }
 
