@@ -34,9 +34,17 @@ pub fn adopt(
         let snapshot = reader.read().context("reading open sockets from /proc")?;
         let known = apply::known_sessions(kernel);
         let plan = decide::decide(&snapshot, rules, &known);
-        let Applied { added, opened } =
-            apply::apply(kernel, &plan).context("adopting open sessions")?;
+        let Applied {
+            added,
+            opened,
+            left_out,
+        } = apply::apply(kernel, &plan).context("adopting open sessions")?;
         sessions.extend(opened);
+        if added == 0 || round == MAX_ROUNDS {
+            for incident in left_out {
+                kernel.maps.leave_out(incident);
+            }
+        }
         if added == 0 {
             apply::forget_closed(kernel, &plan, &mut sessions)
                 .context("checking adopted sessions")?;

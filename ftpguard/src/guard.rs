@@ -240,6 +240,8 @@ impl Guard {
             control_ports: config.control_ports(),
             passive_ports: config.passive_ports(),
             new_control_ports,
+            max_sessions: config.max_sessions,
+            client_sessions: config.client_sessions,
             uses: u32::from(config.uses),
             now: clock::monotonic_ns(),
         };

@@ -10,13 +10,14 @@ use std::collections::HashSet;
 use ftpguard_common::{
     abi::{Admission, Endpoint, Listener, Origin, Pinhole, PinholeKey, Process, SessionKey},
     net::{Address, Port},
+    verdict::Incident,
 };
 use procfs::process::{FDTarget, Process as Entry};
 
 use super::snapshot::{namespace, tables};
 use crate::{
     clock,
-    kernel::{Kernel, KernelError, Maps},
+    kernel::{Added, Kernel, KernelError, Maps},
 };
 
 /// How far up is looked, as in the kernel's socket observer.
@@ -55,7 +56,7 @@ pub fn adopt_ancestors(
             flags: 0,
             reader: 0,
         };
-        if !Maps::add(processes, &parent, &ancestor)? {
+        if Maps::add(processes, &parent, &ancestor)? != Added::New {
             break;
         }
         Maps::change(processes, &child, &Process { parent, ..known })?;
@@ -119,7 +120,9 @@ pub fn look_again(
         flags: 0,
         reader: 0,
     };
-    Maps::add(&mut maps.processes, &pid, &ancestor)?;
+    if Maps::add(&mut maps.processes, &pid, &ancestor)? == Added::NoRoom {
+        maps.leave_out(Incident::ProcessTableFull);
+    }
     let Some(listener) = Maps::find(&maps.listeners, endpoint)?
         .filter(|listener| listener.control_port == Port::NONE && listener.tgid == pid)
     else {
@@ -152,9 +155,10 @@ pub fn look_again(
             server_port: key.server_port,
             pad: 0,
         };
-        maps.pinholes
-            .insert(pinhole, made, 0)
-            .map_err(KernelError::from)?;
+        if !Maps::put(&mut maps.pinholes, &pinhole, &made)? {
+            // The listener is guarded all the same, and admits nobody (rule K9).
+            maps.leave_out(Incident::PinholeTableFull);
+        }
     }
     // The hint first: a guarded listener must never be without.
     maps.hint_listener(endpoint.port, &guarded);

@@ -209,9 +209,8 @@ impl Guard {
             if *expected == 0 {
                 Maps::forget(&mut maps.peers, peer)?;
             } else {
-                maps.peers
-                    .insert(peer, expected, 0)
-                    .map_err(KernelError::from)?;
+                // Without room it stays as it is: that was counted when the session came.
+                Maps::put(&mut maps.peers, peer, expected)?;
             }
         }
         self.sweep.doubtful = wrong;
