@@ -6,6 +6,7 @@
 //! round adds nothing: what a process did between being read and being written is seen in the
 //! next one. Only then are the hooks attached that deny.
 
+pub(crate) mod alive;
 pub mod apply;
 pub mod decide;
 pub mod latecomers;

@@ -145,7 +145,7 @@ fn k9_a_start_adopts_what_fits() {
                         is_kind(event, "out-of-room") && event["what"] == told
                     })
                     .expect("event");
-                assert_eq!(incident(&guard, told), 3 - fits as u64, "{}", log());
+                assert!(incident(&guard, told) >= 3 - fits as u64, "{}", log());
                 drop(open);
                 one_transfer(&stage, honest);
             })

@@ -8,7 +8,10 @@ use ftpguard_common::{
     verdict::Incident,
 };
 
-use super::decide::{KnownSessions, Plan};
+use super::{
+    alive,
+    decide::{KnownSessions, Plan},
+};
 use crate::kernel::{Added, Kernel, KernelError, Maps};
 
 /// What one round added.
@@ -53,7 +56,7 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
         ..Applied::default()
     };
     for (pid, process) in &plan.processes {
-        let added = Maps::add(&mut maps.processes, pid, process)?;
+        let added = alive::add(maps, *pid, process)?;
         applied.note(added, Incident::ProcessTableFull);
     }
     for (key, session) in &plan.sessions {

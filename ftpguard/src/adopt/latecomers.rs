@@ -14,7 +14,10 @@ use ftpguard_common::{
 };
 use procfs::process::{FDTarget, Process as Entry};
 
-use super::snapshot::{namespace, tables};
+use super::{
+    alive,
+    snapshot::{namespace, tables},
+};
 use crate::{
     clock,
     kernel::{Added, Kernel, KernelError, Maps},
@@ -35,7 +38,7 @@ pub fn adopt_ancestors(
         // Gone meanwhile.
         return Ok(0);
     };
-    let processes = &mut kernel.maps.processes;
+    let maps = &mut kernel.maps;
     let mut child = found;
     let mut added = 0;
     while added < MAX_ANCESTORS {
@@ -45,7 +48,7 @@ pub fn adopt_ancestors(
         if !holds(parent, inode) {
             break;
         }
-        let Some(known) = Maps::find(processes, &child)? else {
+        let Some(known) = Maps::find(&maps.processes, &child)? else {
             break;
         };
         let ancestor = Process {
@@ -56,10 +59,10 @@ pub fn adopt_ancestors(
             flags: 0,
             reader: 0,
         };
-        if Maps::add(processes, &parent, &ancestor)? != Added::New {
+        if alive::add(maps, parent, &ancestor)? != Added::New {
             break;
         }
-        Maps::change(processes, &child, &Process { parent, ..known })?;
+        Maps::change(&mut maps.processes, &child, &Process { parent, ..known })?;
         added += 1;
         child = parent;
     }
@@ -120,7 +123,7 @@ pub fn look_again(
         flags: 0,
         reader: 0,
     };
-    if Maps::add(&mut maps.processes, &pid, &ancestor)? == Added::NoRoom {
+    if alive::add(maps, pid, &ancestor)? == Added::NoRoom {
         maps.leave_out(Incident::ProcessTableFull);
     }
     let Some(listener) = Maps::find(&maps.listeners, endpoint)?

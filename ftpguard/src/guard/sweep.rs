@@ -14,7 +14,8 @@ use ftpguard_common::{
 
 use super::Guard;
 use crate::{
-    adopt, clock,
+    adopt::{self, alive},
+    clock,
     events::{Ending, Ends, Happening},
     kernel::{KernelError, Maps},
 };
@@ -47,6 +48,8 @@ pub(super) struct Sweep {
     doubtful: HashMap<Peer, u32>,
     /// Sessions that had no socket when it was last looked, with their ids.
     missing: HashMap<SessionKey, u64>,
+    /// Processes of ftpds that were gone when it was last looked, with their sessions' ids.
+    gone: HashMap<u32, u64>,
     /// How often everything was looked over.
     rounds: u64,
 }
@@ -85,6 +88,7 @@ impl Guard {
         self.sweep.rounds += 1;
         if self.sweep.rounds.is_multiple_of(RECONCILE_EVERY) {
             self.reconcile()?;
+            self.forget_processes()?;
         }
         self.mend_peers()?;
         self.drop_stale_advice()?;
@@ -162,6 +166,28 @@ impl Guard {
                 self.forget_text(&key);
                 self.journal
                     .tell(Happening::SessionClosed(Ends::from(&key)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets processes whose end the kernel side did not see, or saw before it was told of them:
+    /// those that were gone twice in a row. Else the next process with that id would be one of the
+    /// ftpd's (rule F2).
+    fn forget_processes(&mut self) -> Result<(), KernelError> {
+        if !alive::sees_every_process() {
+            return Ok(());
+        }
+        let before = std::mem::take(&mut self.sweep.gone);
+        let processes = &mut self.kernel.maps.processes;
+        for (pid, process) in Maps::entries(processes) {
+            if !alive::is_free(pid) {
+                continue;
+            }
+            if before.get(&pid) == Some(&process.session_id) {
+                Maps::forget(processes, &pid)?;
+            } else {
+                self.sweep.gone.insert(pid, process.session_id);
             }
         }
         Ok(())
