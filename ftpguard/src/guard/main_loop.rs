@@ -164,6 +164,7 @@ impl Guard {
         // can be compared with pinholes once every event is read, and not before.
         if self.read_events(&mut rings.events) {
             self.rearm()?;
+            self.read_anew();
         }
         let pause = if self.state.has_sessions() {
             READ_EVERY

@@ -50,6 +50,8 @@ pub(super) struct Sweep {
     missing: HashMap<SessionKey, u64>,
     /// Processes of ftpds that were gone when it was last looked, with their sessions' ids.
     gone: HashMap<u32, u64>,
+    /// The memory is to be read anew from the maps once every event is read.
+    reads_anew: bool,
     /// How often everything was looked over.
     rounds: u64,
 }
@@ -84,6 +86,7 @@ impl Guard {
     pub(super) fn look_over(&mut self) -> Result<(), KernelError> {
         self.refill()?;
         self.check_losses()?;
+        self.sweep.reads_anew = true;
         self.end_old_pinholes()?;
         self.sweep.rounds += 1;
         if self.sweep.rounds.is_multiple_of(RECONCILE_EVERY) {
@@ -111,7 +114,7 @@ impl Guard {
         Ok(())
     }
 
-    /// After lost events the memory is read anew; after lost bytes no dialogue is believed
+    /// After lost events the memory is read anew, see [`Self::read_anew`]; after lost bytes no dialogue is believed
     /// until it has been quiet.
     pub(super) fn check_losses(&mut self) -> Result<(), KernelError> {
         let lost = self.kernel.maps.incident(Incident::EventLost)?;
@@ -120,7 +123,7 @@ impl Guard {
                 count: lost - self.sweep.lost,
             });
             self.sweep.lost = lost;
-            self.state.reload(&self.kernel);
+            self.sweep.reads_anew = true;
         }
         let lost_bytes = self.kernel.maps.incident(Incident::ControlBytesLost)?;
         if lost_bytes > self.sweep.lost_bytes {
@@ -129,6 +132,20 @@ impl Guard {
             self.widen_all()?;
         }
         Ok(())
+    }
+
+    /// Every event is read. Where some may have been lost, what is remembered is read anew from the
+    /// maps, and what is remembered of sessions that are not there is forgotten. Not earlier: events
+    /// of before would then be taken for news.
+    pub(super) fn read_anew(&mut self) {
+        if !std::mem::take(&mut self.sweep.reads_anew) {
+            return;
+        }
+        self.state.reload(&self.kernel);
+        let open = self.state.open_sessions();
+        self.watcher.keep(&open);
+        self.text.keep(&open);
+        self.tell_firewall();
     }
 
     /// What was said about a session that closed in that moment.

@@ -10,7 +10,7 @@ mod reuse;
 mod words;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -86,6 +86,15 @@ impl Text {
         self.spoken_of.remove(session);
         self.narrowed.remove(session);
         self.reuse.forget(session);
+    }
+
+    /// Forgets every session that is not among these.
+    pub(super) fn keep(&mut self, open: &HashSet<SessionKey>) {
+        self.waiting
+            .retain(|waiting| open.contains(&waiting.session));
+        self.spoken_of.retain(|key, _| open.contains(key));
+        self.narrowed.retain(|key, _| open.contains(key));
+        self.reuse.keep(open);
     }
 
     /// The only port that the session's active mode may reach.
