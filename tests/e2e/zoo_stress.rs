@@ -4,7 +4,7 @@
 //! `FTPGUARD_LONG=1` makes every run ten times as long.
 
 use std::{
-    env,
+    env, fs,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     sync::atomic::{AtomicBool, Ordering},
@@ -20,6 +20,10 @@ use ftpguard_tests::{
     guard::Options,
     sandbox::Host,
     scenario::Stage,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 use serde_json::Value;
 
@@ -307,6 +311,58 @@ fn f3_stress_reactor() {
     for tls in [Tls::Clear, Tls::Implicit] {
         stress(&settings(Kind::Reactor, tls), true);
     }
+}
+
+/// F3, P4: a client that is slow on purpose gets the level of its own listener lowered, and
+/// nobody else's.
+#[test]
+fn f3_one_slow_client_does_not_lower_the_level_of_the_others() {
+    let stage = stage(settings(Kind::Pyftpdlib, Tls::Clear));
+    // A folder that takes a while to list.
+    for number in 0..500 {
+        let path = stage.ftpd.root().join(format!("file-{number}"));
+        fs::write(path, "").expect("a file");
+    }
+    let guard = guard_for(&stage);
+    let login = |host: &Host| -> FtpClient {
+        host.enter(|| stage.login(Family::V4))
+            .expect("namespace")
+            .expect("login")
+    };
+    let mut honest = login(stage.sandbox.client());
+    let mut slow = login(stage.sandbox.third());
+    honest.expect("NOOP", 200).expect("a second session");
+    // One read takes them all, and listen() comes more than a second later: the ftpd is stopped for
+    // that long on the way, as a really busy one would be.
+    let busy = format!("{}PASV", "STAT /\r\n".repeat(1_000));
+    slow.send(&busy).expect("sent");
+    thread::sleep(Duration::from_millis(200));
+    let ftpd = Pid::from_raw(stage.ftpd.id().cast_signed());
+    kill(ftpd, Signal::SIGSTOP).expect("it stops for a while");
+    thread::sleep(Duration::from_millis(1_500));
+    kill(ftpd, Signal::SIGCONT).expect("it goes on");
+    guard
+        .wait_for_event("of the late listener", |event| {
+            is_kind(event, "unattributed")
+        })
+        .expect("it was slow enough");
+    let content = stage
+        .sandbox
+        .client()
+        .enter(|| honest.retrieve_passive(SMALL_FILE, Commands::Classic))
+        .expect("namespace")
+        .expect("the file");
+    assert_eq!(content.len(), 100);
+    let address = stage.sandbox.client().address(Family::V4).to_string();
+    let made = guard
+        .wait_for_event("of the honest client's pinhole", |event| {
+            is_kind(event, "pinhole-made") && event["client"] == address
+        })
+        .expect("event");
+    assert_eq!(made["origin"], "candidate");
+    let status = guard.status().expect("status");
+    let marked = status["unsafe_processes"].as_array().map(Vec::len);
+    assert_eq!(marked, Some(0), "{status:#}");
 }
 
 /// P4: once it is refused, a reactor's listeners admit those who hold control connections, and

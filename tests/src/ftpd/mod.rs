@@ -258,6 +258,12 @@ impl Ftpd {
         self.process.id()
     }
 
+    /// The folder that it serves.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// What lies in the upload folder under this name.
     pub fn uploaded(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.root.join(UPLOADS).join(name);
