@@ -168,10 +168,10 @@ pub struct DoctorArgs {
     /// The file, and what stands over it.
     #[command(flatten)]
     pub given: Given,
-    /// Write the proposed configuration to the file
+    /// Write the proposed configuration to the file, if it is not there or as it was installed
     #[arg(long)]
     pub write: bool,
-    /// Replace a file that is there already
+    /// Replace a file that somebody has written
     #[arg(long, requires = "write")]
     pub force: bool,
     /// Whom to ask, and how to print.
