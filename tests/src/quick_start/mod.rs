@@ -213,7 +213,13 @@ impl Play<'_> {
         let _ = writeln!(self.transcript, "{sign} {line}\n{}\n", finished.stdout);
         let told = finished.success(line)?.stdout;
         let expected: &[&str] = match line {
-            "ftpguard doctor" => &["vsftpd 3.", "proftpd 1.", "pure-ftpd 1.", "50000-50099"],
+            "ftpguard doctor" => &[
+                "vsftpd 3.",
+                "proftpd 1.",
+                "pure-ftpd 1.",
+                "50000-50099",
+                "52000-52099",
+            ],
             "ftpguard doctor --write" => &["was written to", CONFIGURATION],
             "ftpguard status" => &["monitor", INTERFACE, "21, 2121, 2122", "no-pinhole"],
             "ftpguard mode" => &["monitor", "no-pinhole"],

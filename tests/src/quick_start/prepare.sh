@@ -37,6 +37,10 @@ UseReverseDNS off
 </Anonymous>
 END
 
+# As Debian's wrapper does: one file for each directive, which become options.
+mkdir -p etc/pure-ftpd/conf
+echo 2122 > etc/pure-ftpd/conf/Bind
+echo 52000 52099 > etc/pure-ftpd/conf/PassivePortRange
 cat > usr/lib/systemd/system/pure-ftpd.service << 'END'
 [Service]
 ExecStart=/usr/sbin/pure-ftpd --anonymousonly --bind=2122 --passiveportrange=52000:52099
