@@ -31,6 +31,7 @@ mod networks;
 mod others;
 mod passive;
 mod proxy;
+mod quick_start;
 mod refusals;
 mod service;
 mod settings;
