@@ -40,6 +40,7 @@ mod top;
 mod uses;
 mod zoo;
 mod zoo_clients;
+mod zoo_libunftp;
 mod zoo_lifecycle;
 mod zoo_listeners;
 mod zoo_stress;
