@@ -10,6 +10,8 @@
 
 mod active;
 mod bounds;
+mod contradictions;
+mod control;
 mod doctor;
 mod dresses;
 mod endurance;
@@ -30,6 +32,7 @@ mod neighbours;
 mod networks;
 mod others;
 mod passive;
+mod pinholes;
 mod proxy;
 mod refusals;
 mod service;
