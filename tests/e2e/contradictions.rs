@@ -1,7 +1,11 @@
 //! Replies that say something else than the sockets (rules P1, P2, R7, R8, R9): sockets win, no
 //! address is taken from text, and an event tells.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr, TcpListener},
+    thread,
+    time::Duration,
+};
 
 use ftpguard_tests::{
     Family, FtpClient, Guard, Sandbox,
@@ -144,7 +148,7 @@ fn p2_r7_no_address_is_taken_from_text() {
     let fixed = 50_031;
     let taken: Vec<_> = (50_000..fixed)
         .map(|port| {
-            let listen = || std::net::TcpListener::bind(bed.server(port));
+            let listen = || TcpListener::bind(bed.server(port));
             bed.sandbox.server().enter(listen).expect("namespace")
         })
         .collect();
@@ -155,6 +159,10 @@ fn p2_r7_no_address_is_taken_from_text() {
         .expect("event");
     let own = bed.sandbox.server().address(Family::V4);
     assert_eq!(event["server"], own.to_string(), "{event}");
+    let is_hint = |event: &Value| event["remark"] == "address-mismatch";
+    guard
+        .wait_for_event("of the address", is_hint)
+        .expect("event");
     assert_eq!(
         event["client"],
         client.address(Family::V4).to_string(),
@@ -169,4 +177,16 @@ fn p2_r7_no_address_is_taken_from_text() {
     let data = client.enter(connect).expect("namespace").expect("its port");
     let content = client.enter(|| ftp.receive(FILE, data.stream));
     assert_eq!(content.expect("namespace").expect("the file"), CONTENT);
+    // It is told once for each address, and an own one is none.
+    for (count, ip) in [(2, third), (3, own)] {
+        claim(&mut ftp, ip, fixed);
+        let made = (0..150).any(|_| {
+            thread::sleep(Duration::from_millis(20));
+            pinholes(&guard).len() >= count
+        });
+        assert!(made, "{}", guard.log());
+    }
+    let events = guard.events();
+    let hints = events.iter().filter(|event| is_hint(event)).count();
+    assert_eq!(hints, 1, "{}", guard.log());
 }
