@@ -45,10 +45,18 @@ fn dialogue(criterion: &mut Criterion) {
     let listing = b"-rw-r--r-- 1 ftp ftp 1024 Jan 01 00:00 some-file-name.tar.gz\r\n".repeat(30);
     group.throughput(Throughput::Bytes(listing.len() as u64));
     group.bench_function("text of a block", |bencher| {
+        // Within an answer: text outside one would not be FTP, and not be read on.
         let mut dialogue = Dialogue::new();
+        dialogue.feed(Direction::ToClient, b"220 ready\r\n", 0, &mut |_| {});
+        dialogue.feed(Direction::ToServer, b"STAT\r\n", 0, &mut |_| {});
+        dialogue.feed(Direction::ToClient, b"213-Status\r\n", 0, &mut |_| {});
         bencher.iter(|| {
             dialogue.feed(Direction::ToClient, black_box(&listing), 0, &mut |_| {});
         });
+        let mut events = 0;
+        dialogue.feed(Direction::ToClient, b"213 End\r\n", 0, &mut |_| {});
+        dialogue.feed(Direction::ToServer, b"PASV\r\n", 0, &mut |_| events += 1);
+        assert!(events > 0, "it reads on");
     });
     // What everything else is measured against: lines are found, and not read.
     group.bench_function("lines split at LF only", |bencher| {
