@@ -28,7 +28,7 @@ fn a_pinhole_is_for_any_source_port_and_one_server_address_k1() {
             bed.ingress(&data_syn(client, source, server, LIVE), Reason::Pinhole);
         }
         bed.kernel.maps.add_address(address(other)).unwrap();
-        bed.ingress(&syn(client, other, LIVE), Reason::ClosedPort);
+        bed.ingress(&syn(client, other, LIVE), Reason::NoPinhole);
         bed.ingress(&syn(client, server, UNUSED), Reason::ClosedPort);
     }
 }
