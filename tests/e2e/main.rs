@@ -10,6 +10,8 @@
 
 mod active;
 mod bounds;
+mod contradictions;
+mod control;
 mod doctor;
 mod dresses;
 mod endurance;
@@ -30,6 +32,7 @@ mod neighbours;
 mod networks;
 mod others;
 mod passive;
+mod pinholes;
 mod proxy;
 mod quick_start;
 mod refusals;
@@ -41,6 +44,7 @@ mod top;
 mod uses;
 mod zoo;
 mod zoo_clients;
+mod zoo_libunftp;
 mod zoo_lifecycle;
 mod zoo_listeners;
 mod zoo_stress;

@@ -207,9 +207,19 @@ fn pinholes(guard: &Guard) -> Vec<(IpAddr, u16)> {
         .collect()
 }
 
-/// The run for one ftpd. Without `refused`, every announced port has one pinhole: the right
-/// client's.
-fn stress(settings: &Settings, refused: bool) {
+/// Whether an ftpd is refused pinholes from the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    /// Every announced port has one pinhole: the right client's.
+    Never,
+    /// Nobody can say for whom it listens.
+    Always,
+    /// That depends on how its threads take turns.
+    Sometimes,
+}
+
+/// The run for one ftpd. Returns it, and the guard, still running.
+fn stress(settings: &Settings, refused: Refused) -> (Stage, Guard) {
     let stage = stage(Settings {
         passive_ports: PORTS,
         ..settings.clone()
@@ -268,11 +278,18 @@ fn stress(settings: &Settings, refused: bool) {
     let is_unsafe = status["unsafe_processes"]
         .as_array()
         .is_some_and(|all| !all.is_empty());
-    assert_eq!(is_unsafe, refused, "{label}: {status:#}");
-    if !refused {
+    println!("{label}: refused: {is_unsafe}");
+    match refused {
+        Refused::Sometimes => {}
+        Refused::Never | Refused::Always => {
+            assert_eq!(is_unsafe, refused == Refused::Always, "{label}: {status:#}");
+        }
+    }
+    if refused == Refused::Never {
         let made = pinholes.len() - wrong.len();
         assert_eq!(made, tally.announced.len(), "{label}");
     }
+    (stage, guard)
 }
 
 #[test]
@@ -283,10 +300,13 @@ fn f2_stress_processes() {
         Kind::Proftpd,
         Kind::PureFtpd,
     ] {
-        stress(&settings(kind, Tls::Clear), false);
+        stress(&settings(kind, Tls::Clear), Refused::Never);
     }
-    stress(&settings(Kind::Inetutils, Tls::Clear), false);
-    stress(&settings(Kind::PyftpdlibProcesses, Tls::Clear), false);
+    stress(&settings(Kind::Inetutils, Tls::Clear), Refused::Never);
+    stress(
+        &settings(Kind::PyftpdlibProcesses, Tls::Clear),
+        Refused::Never,
+    );
 }
 
 #[test]
@@ -294,22 +314,40 @@ fn f3_stress_one_process() {
     // Not the processes forked in advance: those of pyftpdlib 1.5.7 share one epoll instance and
     // lose each other's events, guard or not.
     for kind in [Kind::Pyftpdlib, Kind::PyftpdlibThreads] {
-        stress(&settings(kind, Tls::Clear), false);
-        stress(&settings(kind, Tls::Explicit), false);
+        stress(&settings(kind, Tls::Clear), Refused::Never);
+        stress(&settings(kind, Tls::Explicit), Refused::Never);
     }
 }
 
 #[test]
 fn f1_stress_under_tls() {
-    stress(&settings(Kind::Vsftpd, Tls::Explicit), false);
-    stress(&settings(Kind::Proftpd, Tls::Explicit), false);
+    stress(&settings(Kind::Vsftpd, Tls::Explicit), Refused::Never);
+    stress(&settings(Kind::Proftpd, Tls::Explicit), Refused::Never);
+}
+
+/// F3, P4: any thread of libunftp carries any session on, so it is refused as soon as one of them
+/// has read two sessions. Before and after, nobody is named wrongly, and a stranger reaches nothing.
+#[test]
+fn f3_p4_stress_libunftp() {
+    for tls in [Tls::Clear, Tls::Explicit] {
+        let (stage, _guard) = stress(&settings(Kind::Libunftp, tls), Refused::Sometimes);
+        let sandbox = &stage.sandbox;
+        let mut ftp = sandbox
+            .client()
+            .enter(|| stage.login(Family::V4))
+            .expect("namespace")
+            .expect("login");
+        let announced = ftp.passive(Commands::Classic).expect("PASV");
+        let stranger = attack::knock(sandbox.thief(), announced).expect("a try");
+        assert!(matches!(stranger, Answer::Silent), "{stranger:?}");
+    }
 }
 
 /// F3: a shape that must be refused. Nobody is named wrongly, and honest clients are served.
 #[test]
 fn f3_stress_reactor() {
     for tls in [Tls::Clear, Tls::Implicit] {
-        stress(&settings(Kind::Reactor, tls), true);
+        stress(&settings(Kind::Reactor, tls), Refused::Always);
     }
 }
 
