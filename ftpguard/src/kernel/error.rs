@@ -133,7 +133,7 @@ impl fmt::Display for KernelError {
             ),
             Self::NoBpfFileSystem(path) => write!(
                 f,
-                "{} is not in a BPF file system; mount one (mount -t bpf bpf /sys/fs/bpf) and \
+                "{} is not in a BPF file system; mount one (mount -t bpf -o mode=0700 bpf /sys/fs/bpf) and \
                  name a folder in it with --pin-dir, or none with --pin=false",
                 path.display()
             ),
