@@ -10,6 +10,7 @@
 
 mod active;
 mod bounds;
+mod detours;
 mod doctor;
 mod dresses;
 mod endurance;
@@ -25,6 +26,7 @@ mod levels;
 mod lifecycle;
 mod listeners;
 mod metrics;
+mod multipath;
 mod narrowing;
 mod neighbours;
 mod networks;
