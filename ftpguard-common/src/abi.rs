@@ -203,6 +203,26 @@ pub struct Listener {
     pub sockets: u32,
 }
 
+impl Listener {
+    /// What it counts in its port's word.
+    #[must_use]
+    #[inline(always)]
+    pub const fn hint(&self) -> u64 {
+        if self.control_port.number() == Port::NONE.number() {
+            port_word::ONE_FOREIGN
+        } else {
+            port_word::ONE_GUARDED
+        }
+    }
+
+    /// Whether clients with a pinhole are the only ones that it admits.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_strict(&self) -> bool {
+        self.admission == Admission::Pinhole as u16
+    }
+}
+
 /// Whom a guarded listener admits.
 #[repr(u16)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -299,7 +319,8 @@ pub struct Peer {
 /// What is known of one port, as one word so that it is read and counted at once.
 ///
 /// The lowest byte holds the roles that the daemon declares. Above them lie two counts of
-/// listeners, which the kernel side keeps as hints: a port with none needs no further lookup.
+/// listeners and a mark, which the kernel side keeps as hints: with them most SYNs are judged
+/// without a lookup of the listener.
 pub mod port_word {
     /// A port of the declared passive range.
     pub const PASSIVE: u64 = 1;
@@ -319,6 +340,11 @@ pub mod port_word {
     pub const ONE_FOREIGN: u64 = 1 << 32;
     /// The count of foreign listeners.
     pub const FOREIGN: u64 = 0xff_ffff << 32;
+    /// A guarded listener that admits clients without a pinhole too.
+    pub const ONE_LENIENT: u64 = 1 << 56;
+    /// Not zero once there was such a listener: the listeners themselves must be asked whom they
+    /// admit. Never taken back, so that it cannot be missing; all it costs is that lookup.
+    pub const LENIENT: u64 = 0xff << 56;
 }
 
 /// A destination that the ftpd may connect to although it is no client: key of an LPM trie, so

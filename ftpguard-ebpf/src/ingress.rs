@@ -102,11 +102,16 @@ fn decide(ends: &Ends) -> Reason {
     if word & port_word::GUARDED != 0 && has_pinhole(ends) {
         return Reason::Pinhole;
     }
+    // In a flood most SYNs end here. The listener is guarded and strict, or it is bound to another
+    // address and this port of the range is unused.
+    if declared && word & (port_word::FOREIGN | port_word::LENIENT) == 0 && is_ours(ends.local) {
+        return Reason::NoPinhole;
+    }
     match find_listener(ends.local, port) {
         None if declared => unused(ends.local),
         None => Reason::PortNotGuarded,
         Some(listener) if listener.control_port == Port::NONE => Reason::ForeignListener,
-        Some(listener) if listener.admission == Admission::Pinhole as u16 => Reason::NoPinhole,
+        Some(listener) if listener.is_strict() => Reason::NoPinhole,
         Some(listener) => without_pinhole(listener, ends.remote),
     }
 }

@@ -47,6 +47,12 @@ pub struct State {
 }
 
 impl State {
+    /// Whether any control connection is open.
+    #[must_use]
+    pub fn has_sessions(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
     /// Follows one event of the kernel side.
     pub fn follow(&mut self, event: &Event) {
         let Some(kind) = EventKind::from_number(event.kind) else {

@@ -93,15 +93,13 @@ pub(crate) fn closed(address: Address, port: Port, socket: u64) -> Option<()> {
         return None;
     }
     let Listener {
-        session,
-        pinhole,
-        control_port,
-        ..
+        session, pinhole, ..
     } = *listener;
+    let hint = listener.hint();
     if LISTENERS.remove(&endpoint).is_err() {
         return None;
     }
-    count_listener(port, control_port, false);
+    add_to_word(port, hint.wrapping_neg());
     if pinhole.port != Port::NONE {
         close_pinhole(&pinhole, session);
     }
@@ -117,19 +115,13 @@ fn leave(listener: &mut Listener, port: Port, socket: u64) {
     let left = listener.sockets - 1;
     if listener.socket == socket {
         let Listener {
-            session,
-            pinhole,
-            control_port,
-            ..
+            session, pinhole, ..
         } = *listener;
+        let hint = listener.hint();
         // SAFETY: read at once.
         if let Some(former) = unsafe { FORMER_LISTENERS.get(socket) } {
             *listener = *former;
-            let is_foreign = |port: Port| port == Port::NONE;
-            if is_foreign(listener.control_port) != is_foreign(control_port) {
-                count_listener(port, control_port, false);
-                count_listener(port, listener.control_port, true);
-            }
+            change_hint(port, hint, listener.hint());
             // Just seen; gone already is as good.
             let _ = FORMER_LISTENERS.remove(socket);
         } else {
@@ -197,7 +189,7 @@ pub(crate) fn accepted(key: &PinholeKey, client_port: Port) -> Option<()> {
 fn use_once(pinhole: *mut Pinhole) -> bool {
     // SAFETY: the field lies within the entry, which stays valid for the time of this program.
     let uses = unsafe { &raw mut (*pinhole).uses };
-    // SAFETY: the pointer is valid and aligned. As in `count_listener`: the plain form, which
+    // SAFETY: the pointer is valid and aligned. As in `add_to_word`: the plain form, which
     // gives no result back.
     unsafe {
         core::arch::asm!(
@@ -335,15 +327,15 @@ const fn plain(tgid: u32, control_port: Port, socket: u64) -> Listener {
 /// it; a foreign one never takes a guarded one's place.
 #[inline(always)]
 fn add(endpoint: &Endpoint, listener: &Listener) {
+    if !listener.is_strict() {
+        mark_lenient(endpoint.port);
+    }
     if let Some(known) = LISTENERS.get_ptr_mut(endpoint) {
         // SAFETY: the entry stays valid for the time of this program.
         let known = unsafe { &mut *known };
         let sockets = known.sockets + 1;
         if listener.control_port != Port::NONE {
-            if known.control_port == Port::NONE {
-                count_listener(endpoint.port, Port::NONE, false);
-                count_listener(endpoint.port, listener.control_port, true);
-            }
+            change_hint(endpoint.port, known.hint(), listener.hint());
             // An LRU map always has room.
             let _ = FORMER_LISTENERS.insert(listener.socket, *known, 0);
             *known = *listener;
@@ -355,18 +347,30 @@ fn add(endpoint: &Endpoint, listener: &Listener) {
         note(Incident::ListenerTableFull);
         return;
     }
-    count_listener(endpoint.port, listener.control_port, true);
+    add_to_word(endpoint.port, listener.hint());
 }
 
-/// Keeps the hint in the port's word. Atomic, because ports are shared by CPUs.
+/// Another listener has taken an endpoint.
 #[inline(always)]
-fn count_listener(port: Port, control_port: Port, opened: bool) {
-    let one = if control_port == Port::NONE {
-        port_word::ONE_FOREIGN
-    } else {
-        port_word::ONE_GUARDED
-    };
-    let step = if opened { one } else { one.wrapping_neg() };
+fn change_hint(port: Port, before: u64, after: u64) {
+    if before != after {
+        add_to_word(port, after.wrapping_sub(before));
+    }
+}
+
+/// The port's listeners have to be asked from now on. Only where they are not yet, so that the
+/// mark cannot run over.
+#[inline(always)]
+fn mark_lenient(port: Port) {
+    let known = PORTS.get(u32::from(port.number()));
+    if known.is_some_and(|word| word & port_word::LENIENT == 0) {
+        add_to_word(port, port_word::ONE_LENIENT);
+    }
+}
+
+/// Keeps the hints in the port's word. Atomic, because ports are shared by CPUs.
+#[inline(always)]
+fn add_to_word(port: Port, step: u64) {
     if let Some(word) = PORTS.get_ptr_mut(u32::from(port.number())) {
         // `core` has no atomic addition for this target. The plain form, which gives no result
         // back, is the one that Linux 5.10 knows.

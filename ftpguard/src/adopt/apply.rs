@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use ftpguard_common::{
-    abi::{Peer, SessionKey, port_word},
+    abi::{Peer, SessionKey},
     net::Port,
 };
 
@@ -65,12 +65,7 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
     for (endpoint, listener) in &plan.listeners {
         if Maps::add(&mut maps.listeners, endpoint, listener)? {
             applied.added += 1;
-            let one = if listener.control_port == Port::NONE {
-                port_word::ONE_FOREIGN
-            } else {
-                port_word::ONE_GUARDED
-            };
-            maps.add_listener_hint(endpoint.port.number(), one);
+            maps.hint_listener(endpoint.port, listener);
         }
     }
     Ok(applied)

@@ -8,9 +8,7 @@
 use std::collections::HashSet;
 
 use ftpguard_common::{
-    abi::{
-        Admission, Endpoint, Listener, Origin, Pinhole, PinholeKey, Process, SessionKey, port_word,
-    },
+    abi::{Admission, Endpoint, Listener, Origin, Pinhole, PinholeKey, Process, SessionKey},
     net::{Address, Port},
 };
 use procfs::process::{FDTarget, Process as Entry};
@@ -159,7 +157,7 @@ pub fn look_again(
             .map_err(KernelError::from)?;
     }
     // The hint first: a guarded listener must never be without.
-    maps.add_listener_hint(endpoint.port.number(), port_word::ONE_GUARDED);
+    maps.hint_listener(endpoint.port, &guarded);
     let still_open = Maps::change(&mut maps.listeners, endpoint, &guarded)?;
     if exact && !still_open {
         Maps::forget(&mut maps.pinholes, &pinhole)?;

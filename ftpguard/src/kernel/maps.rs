@@ -9,10 +9,10 @@ use aya::{
 use ftpguard_common::{
     abi::{
         Advice, Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process,
-        Session, SessionKey,
+        Session, SessionKey, port_word,
     },
     event::EventBudget,
-    net::Address,
+    net::{Address, Port},
     verdict::{COUNTER_COUNT, Incident, Reason},
 };
 
@@ -163,12 +163,13 @@ impl Maps {
         }
     }
 
-    /// Counts one more listener on a port, `one` being
-    /// [`port_word::ONE_GUARDED`](ftpguard_common::abi::port_word::ONE_GUARDED) or
-    /// [`port_word::ONE_FOREIGN`](ftpguard_common::abi::port_word::ONE_FOREIGN): for listeners
-    /// that were open before the guard.
-    pub fn add_listener_hint(&mut self, port: u16, one: u64) {
-        self.words.add(port, one);
+    /// Keeps the hints in a port's word as the kernel side does: for a listener that was open
+    /// before the guard.
+    pub fn hint_listener(&mut self, port: Port, listener: &Listener) {
+        if !listener.is_strict() {
+            self.words.mark(port.number(), port_word::ONE_LENIENT);
+        }
+        self.words.add(port.number(), listener.hint());
     }
 
     /// Removes an entry; one that is not there is as good as removed.

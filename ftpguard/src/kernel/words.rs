@@ -56,6 +56,11 @@ impl PortWords {
         self.word(port).fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Sets bits of the port's word.
+    pub(super) fn mark(&self, port: u16, bits: u64) {
+        self.word(port).fetch_or(bits, Ordering::Relaxed);
+    }
+
     /// The roles of the port.
     pub(super) fn roles(&self, port: u16) -> u64 {
         self.word(port).load(Ordering::Relaxed) & port_word::ROLES

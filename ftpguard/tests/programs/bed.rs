@@ -6,7 +6,7 @@ use ftpguard::kernel::{Destination, Kernel, Maps, Pins, Settings};
 use ftpguard_common::{
     abi::{
         Active, Admission, Barred, Endpoint, Listener, MAX_SESSIONS, Mode, Origin, Peer, Pinhole,
-        PinholeKey, Policy, Session, SessionKey, Tracking, port_word,
+        PinholeKey, Policy, Session, SessionKey, Tracking,
     },
     net::{Address, Port},
 };
@@ -152,12 +152,7 @@ pub(crate) fn listen(maps: &mut Maps, endpoint: Endpoint, control_port: u16, adm
         sockets: 1,
     };
     maps.listeners.insert(endpoint, listener, 0).unwrap();
-    let hint = if control_port == Port::NONE {
-        port_word::ONE_FOREIGN
-    } else {
-        port_word::ONE_GUARDED
-    };
-    maps.add_listener_hint(endpoint.port.number(), hint);
+    maps.hint_listener(endpoint.port, &listener);
 }
 
 pub(crate) fn address(text: &str) -> Address {

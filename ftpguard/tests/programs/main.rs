@@ -14,7 +14,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use bed::{
     CLIENT, CLIENT6, FOREIGN, LIVE, OUTSIDE, SERVER, SERVER6, THIEF, THIEF6, UNKNOWN, UNUSED,
-    address, load,
+    address, listen, load,
 };
 use frames::{
     SYN_HEADER, data_syn, syn, tcp_frame, udp_frame, with_extensions, with_first_fragment,
@@ -23,7 +23,8 @@ use frames::{
 };
 use ftpguard::kernel::Kernel;
 use ftpguard_common::{
-    abi::Mode,
+    abi::{Admission, Endpoint, Mode},
+    net::Port,
     verdict::{Reason, Verdict},
 };
 
@@ -107,6 +108,47 @@ fn a_listener_without_a_known_session_admits_control_peers_only_p4() {
         bed.ingress(&syn(client, server, UNKNOWN), Reason::ControlPeer);
         bed.ingress(&syn(thief, server, UNKNOWN), Reason::NoPinhole);
     }
+}
+
+/// Whatever hints the others leave in the port's word.
+#[test]
+fn listeners_of_one_port_at_several_addresses_are_told_apart_i4_p4() {
+    const SECOND: &str = "192.0.2.2";
+    const PORT: u16 = 30_005;
+    static SHARED: LazyLock<Mutex<Kernel>> =
+        LazyLock::new(|| Mutex::new(load(Mode::Enforce, false)));
+    let mut bed = Bed::of(&SHARED);
+    let at = |server, port| Endpoint::new(address(server), Port::new(port));
+    bed.kernel.maps.add_address(address(SECOND)).unwrap();
+    bed.ingress(&syn(THIEF, SECOND, LIVE), Reason::NoPinhole);
+    bed.ingress(&syn(THIEF, SECOND, OUTSIDE), Reason::PortNotGuarded);
+
+    listen(
+        &mut bed.kernel.maps,
+        at(SECOND, LIVE),
+        0,
+        Admission::Pinhole,
+    );
+    bed.ingress(&syn(THIEF, SECOND, LIVE), Reason::ForeignListener);
+    bed.ingress(&syn(THIEF, SERVER, LIVE), Reason::NoPinhole);
+    bed.ingress(&syn(CLIENT, SERVER, LIVE), Reason::Pinhole);
+
+    listen(
+        &mut bed.kernel.maps,
+        at(SERVER, PORT),
+        21,
+        Admission::Pinhole,
+    );
+    bed.ingress(&syn(CLIENT, SECOND, PORT), Reason::NoPinhole);
+    listen(
+        &mut bed.kernel.maps,
+        at(SECOND, PORT),
+        21,
+        Admission::ControlPeer,
+    );
+    bed.ingress(&syn(CLIENT, SECOND, PORT), Reason::ControlPeer);
+    bed.ingress(&syn(THIEF, SECOND, PORT), Reason::NoPinhole);
+    bed.ingress(&syn(CLIENT, SERVER, PORT), Reason::NoPinhole);
 }
 
 #[test]
