@@ -39,6 +39,7 @@ mod settings;
 mod stage;
 mod text;
 mod top;
+mod translated;
 mod uses;
 mod zoo;
 mod zoo_clients;
