@@ -56,10 +56,10 @@ pub(crate) fn judge_segment(segment: &Segment) -> Verdict {
         local: segment.destination,
         local_port: segment.destination_port,
     };
-    let reason = match decide(&ends) {
-        Reason::NoPinhole | Reason::ClosedPort if has_pinhole_elsewhere(&ends) => Reason::Pinhole,
-        reason => reason,
-    };
+    let mut reason = decide(&ends);
+    if matches!(reason, Reason::NoPinhole | Reason::ClosedPort) && has_pinhole_elsewhere(&ends) {
+        reason = Reason::Pinhole;
+    }
     settle(reason, EventKind::SynDenied, &ends, 0)
 }
 
