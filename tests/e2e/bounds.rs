@@ -1,16 +1,17 @@
 //! Everything is bounded: a client's share, every table, and what a full one does (rule K9).
 
+use ftpguard_common::verdict::Reason;
 use ftpguard_tests::{
     Family, Guard,
     attack::{self, Answer},
     client::{self, Commands},
-    ftpd::{FILE, Kind, Settings},
+    ftpd::{Activation, FILE, Kind, Settings},
     guard::Options,
     sandbox::Host,
-    scenario::Stage,
+    scenario::{Scene, Stage, Winner},
 };
 
-use crate::help::{guard_with, is_kind, stage};
+use crate::help::{guard_with, is_kind, play, stage};
 
 fn with(more: &[&str]) -> Options {
     Options {
@@ -87,6 +88,37 @@ fn k9_a_client_has_its_share_and_no_more() {
         let status = guard.status().expect("status");
         let marked = status["unsafe_processes"].as_array().expect("a list");
         assert!(marked.is_empty(), "{kind:?}: {status:#}");
+    }
+}
+
+/// K9, O1: nor does it reach anybody in active mode, so its share cannot be left to bounce.
+#[test]
+fn k9_a_session_over_its_share_cannot_bounce() {
+    let manager = Activation::Manager { watched: true };
+    for (kind, activation) in [
+        (Kind::Vsftpd, Activation::Own),
+        (Kind::Proftpd, Activation::Own),
+        (Kind::Pyftpdlib, Activation::Own),
+        (Kind::Vsftpd, manager),
+        (Kind::Proftpd, manager),
+    ] {
+        let stage = stage(Settings {
+            activation,
+            ..Settings::unchecked(kind)
+        });
+        let scene = Scene::BounceToThirdHost;
+        play(&stage, scene, Winner::Attacker, None);
+        let guard = guard_with(&stage, &with(&["--client-sessions=1"]));
+        let login = || Family::ALL.map(|family| stage.login(family).expect("login"));
+        let held = stage.sandbox.client().enter(login).expect("namespace");
+        for family in Family::ALL {
+            let played = scene.play(&stage, family).expect("the scene can be played");
+            println!("{kind:?} {activation:?}: {}", played.told);
+            assert_ne!(played.winner, Winner::Attacker, "{}", guard.log());
+        }
+        let refused = guard.counter(Reason::ConnectToStranger).expect("status");
+        assert!(refused >= 2, "{kind:?} {activation:?}\n{}", guard.log());
+        drop(held);
     }
 }
 

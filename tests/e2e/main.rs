@@ -10,6 +10,8 @@
 
 mod active;
 mod bounds;
+mod contradictions;
+mod control;
 mod detours;
 mod doctor;
 mod dresses;
@@ -32,7 +34,9 @@ mod neighbours;
 mod networks;
 mod others;
 mod passive;
+mod pinholes;
 mod proxy;
+mod quick_start;
 mod refusals;
 mod service;
 mod settings;
@@ -43,6 +47,7 @@ mod translated;
 mod uses;
 mod zoo;
 mod zoo_clients;
+mod zoo_libunftp;
 mod zoo_lifecycle;
 mod zoo_listeners;
 mod zoo_stress;

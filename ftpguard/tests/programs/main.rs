@@ -9,6 +9,7 @@ mod events;
 mod frames;
 mod heartbeat;
 mod model;
+mod pinholes;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
