@@ -30,6 +30,8 @@ pub const MAX_PEERS: u32 = 16_384;
 pub const MAX_EXCEPTIONS: u32 = 1_024;
 /// How many refused destinations the egress guard remembers.
 pub const MAX_BARRED: u32 = 4_096;
+/// Pinholes at addresses that are not this host's, found by client and port.
+pub const MAX_ELSEWHERE: u32 = 4_096;
 /// How many addresses this host may have.
 pub const MAX_ADDRESSES: u32 = 4_096;
 /// How many of this host's addresses are found without a search: a power of two.

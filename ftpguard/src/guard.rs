@@ -43,7 +43,7 @@ use crate::{
     doctor::predict::Seen,
     events::{Ends, Happening},
     journal::Journal,
-    kernel::{Attached, Kernel, Maps, Ring},
+    kernel::{Attached, Kernel, KernelError, Maps, Ring},
     memory, metrics,
     network::Changes,
     preflight::{self, Host},
@@ -211,9 +211,16 @@ impl Guard {
         self.kernel.attach_connect()?;
         self.kernel.attach_lookup()?;
         for interface in &self.host.interfaces {
-            let attached = self
-                .kernel
-                .attach_interface(interface, self.config.xdp_mode.into())?;
+            let choice = self.config.xdp_mode.into();
+            let attached = match self.kernel.attach_interface(interface, choice) {
+                // No reason to refuse the others; it is told when interfaces are followed.
+                Err(error @ KernelError::NoEthernet(_)) => {
+                    log::warn!("{error}");
+                    self.interfaces.changed();
+                    continue;
+                }
+                attached => attached?,
+            };
             if let Some(reason) = &attached.fallback {
                 log::warn!("{interface}: no native XDP, {reason}; TC judges instead");
             }

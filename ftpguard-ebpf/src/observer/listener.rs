@@ -18,6 +18,7 @@ use super::{
     serving,
 };
 use crate::{
+    ingress::remember,
     maps::{FORMER_LISTENERS, LISTENERS, PINHOLES, PORTS, PROCESSES, SESSIONS},
     report::{Ends, emit, emit_pinhole, emit_urgent, event, note, now, pinhole_event, policy},
 };
@@ -59,6 +60,7 @@ pub(crate) fn opened(
             Some(attribution) => {
                 let key = attribution.session.pinhole(port);
                 if make_pinhole(&key, &attribution) {
+                    remember(&key);
                     listener.pinhole = key;
                 }
                 listener.session = attribution.session_id;
