@@ -100,6 +100,7 @@ impl Guard {
             reasons: since(status::verdicts(&counters), &monitored.before),
             proposals: propose(&sources),
             sources,
+            forgotten: self.journal.memory.forgotten_evidence(),
         }))
     }
 

@@ -21,6 +21,10 @@ pub struct Evidence {
     /// By reason and address, the most frequent first. In a flood not every denial is told one
     /// by one, so these counts may be too low.
     pub sources: Vec<Denied>,
+    /// How many kinds that may need an exception are not among the sources any more, because there
+    /// were too many.
+    #[serde(default)]
+    pub forgotten: u64,
     /// What to think about before enforcing.
     pub proposals: Vec<Proposal>,
 }
@@ -32,6 +36,35 @@ pub struct Proposal {
     pub reason: String,
     /// What to write into the file; empty where nothing helps there.
     pub setting: String,
+}
+
+/// Whether honest traffic that was denied for this reason needs an exception, one for each
+/// destination.
+pub(super) const fn needs_exception(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ConnectToStranger
+            | Reason::DataToStranger
+            | Reason::ConnectToLowPort
+            | Reason::DataToLowPort
+    )
+}
+
+impl Evidence {
+    /// Whether something that may need an exception was counted and is not among the sources: it
+    /// was forgotten, or never told because too much else was.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        let is_missing = |label: &str| !self.sources.iter().any(|denied| denied.reason == label);
+        self.forgotten > 0
+            || Reason::ALL
+                .iter()
+                .filter(|reason| needs_exception(**reason))
+                .map(|reason| reason.label())
+                .any(|label| {
+                    self.reasons.iter().any(|count| count.name == label) && is_missing(label)
+                })
+    }
 }
 
 /// The exceptions that these would need.
