@@ -209,7 +209,10 @@ impl Evidence {
         }
         text.push_str("\nto think about before `ftpguard mode enforce`\n");
         for proposal in &self.proposals {
-            let _ = writeln!(text, "\n# {}", proposal.reason);
+            text.push('\n');
+            for line in proposal.reason.lines() {
+                let _ = writeln!(text, "# {line}");
+            }
             if !proposal.setting.is_empty() {
                 let _ = writeln!(text, "{}", proposal.setting);
             }

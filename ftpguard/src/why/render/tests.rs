@@ -221,7 +221,7 @@ fn evidence_and_what_it_proposes() {
             count(Reason::ClosedPort, 600),
             count(Reason::ConnectToStranger, 2),
         ],
-        proposals: propose(&sources),
+        proposals: propose(&sources, &[]),
         sources,
         forgotten: 0,
     };
