@@ -115,9 +115,27 @@ fn a_firewall_that_would_still_block_is_named() {
         text.contains("chain inet filter input drops control ports 21 and 32 passive ports"),
         "{text}"
     );
+    nft(&stage, "add rule inet filter input tcp dport 21 accept");
+    // The ruleset of docs/networks.md; without nft_set nobody fills the set.
     nft(
         &stage,
-        "add rule inet filter input tcp dport { 21, 50000-50031 } accept",
+        "add set inet filter ftp4 { type ipv4_addr . inet_service ; flags timeout ; }",
+    );
+    nft(
+        &stage,
+        "add rule inet filter input ip saddr . tcp dport @ftp4 accept",
+    );
+    let text = told();
+    assert!(
+        text.contains("cannot be told whether its sets and maps accept 32 passive ports"),
+        "{text}"
+    );
+    fs::write(&file, "nft_set = \"inet filter ftp\"\n").expect("written");
+    assert!(told().contains("nftables blocks neither"), "{}", told());
+    fs::remove_file(&file).expect("removed");
+    nft(
+        &stage,
+        "add rule inet filter input tcp dport { 50000-50031 } accept",
     );
     assert!(told().contains("nftables blocks neither"), "{}", told());
 }
