@@ -46,8 +46,14 @@ fn servers_are_found_and_a_valid_configuration_is_proposed() {
             .join("ftpguard.toml");
         let told = doctor(&stage, &file, &["--write"]);
         assert!(told.status.success(), "{kind:?} {told:?}");
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", stage.ftpd.id())).expect("status");
+        let uid = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1))
+            .expect("its effective user");
         let head = format!(
-            "  {program} {version}, pid {}, control ports 21,",
+            "  {program} {version}, pid {}, uid {uid}, control ports 21,",
             stage.ftpd.id()
         );
         assert!(
