@@ -110,6 +110,7 @@ impl Memory {
             }
             self.requests
                 .push_back((*requested, *requested_port, ends.client));
+            self.name_client(*requested, *requested_port, ends.client);
             return;
         }
         let Some((kind, mut denied)) = read(time, what) else {
@@ -170,6 +171,27 @@ impl Memory {
             .rev()
             .find(|(address, port, _)| (*address, *port) == (kind.remote, kind.port))
             .map(|(_, _, client)| *client)
+    }
+
+    /// Says of the denials of this destination who asked for it, where that was not known yet: the
+    /// text may be read after the event.
+    fn name_client(&mut self, remote: IpAddr, port: u16, client: IpAddr) {
+        for (reason, kinds) in &mut self.kinds {
+            for attempt in [Attempt::Connect, Attempt::OutgoingSyn] {
+                for passed in [false, true] {
+                    let kind = Kind {
+                        attempt,
+                        reason: *reason,
+                        passed,
+                        remote,
+                        port,
+                    };
+                    if let Some(denied) = kinds.get_mut(&kind) {
+                        denied.requested_by.get_or_insert(client);
+                    }
+                }
+            }
+        }
     }
 
     /// Forgets the older half of this kind's reason when there are too many: rarely, and then at
@@ -464,8 +486,20 @@ mod tests {
         let [other, asked] = found.as_slice() else {
             panic!("{found:?}");
         };
+        assert_eq!(other.requested_by, None);
         assert_eq!(asked.requested_by, Some(ends.client));
         assert_eq!((asked.pid, asked.serves), (Some(4242), Some(ends)));
-        assert_eq!(other.requested_by, None);
+        // Text is read after the event: its ring buffer is another one.
+        memory.note(
+            4,
+            &Happening::ForeignPortRequest {
+                ends,
+                requested: [10, 0, 0, 9].into(),
+                requested_port: 6668,
+            },
+            &Around::default(),
+        );
+        let found = memory.find(|denied| denied.requested_by == Some(ends.client));
+        assert_eq!(found.len(), 2, "{found:?}");
     }
 }
