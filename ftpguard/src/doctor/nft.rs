@@ -190,11 +190,14 @@ impl<'a> Ruleset<'a> {
                 let Some(verdict) = self::verdict(verdict) else {
                     continue;
                 };
-                let matched = match &own {
-                    _ if key.is_some_and(is_port) => Matched::Ports(ports(value)),
-                    _ if key.is_some_and(has_port) => Matched::Unknown,
-                    Matched::Nothing => Matched::Other,
-                    own => own.clone(),
+                let matched = if key.is_some_and(is_port) {
+                    Matched::Ports(ports(value))
+                } else if key.is_some_and(has_port) {
+                    Matched::Unknown
+                } else if matches!(own, Matched::Nothing) {
+                    Matched::Other
+                } else {
+                    own.clone()
                 };
                 outcomes.push((matched, verdict));
             }
@@ -212,17 +215,20 @@ impl<'a> Ruleset<'a> {
             if !has_port(left) || !matches!(text(condition, "op"), "==" | "in") {
                 continue;
             }
-            return match right {
-                Value::String(name) if self.is_own(rule, name) => {
-                    Matched::Ports(self.passive_ports.iter().copied().collect())
-                }
-                Value::String(name) if is_port(left) => self
+            let set = right.as_str();
+            if set.is_some_and(|name| self.is_own(rule, name)) {
+                return Matched::Ports(self.passive_ports.iter().copied().collect());
+            }
+            if !is_port(left) {
+                return Matched::Unknown;
+            }
+            return match set {
+                None => Matched::Ports(ports(right)),
+                Some(name) => self
                     .elements("set", rule, name)
                     .map_or(Matched::Unknown, |elements| {
                         Matched::Ports(elements.iter().flat_map(ports).collect())
                     }),
-                right if is_port(left) => Matched::Ports(ports(right)),
-                _ => Matched::Unknown,
             };
         }
         matched

@@ -30,6 +30,10 @@ pub struct Finding {
     pub remedy: String,
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers format what they found"
+)]
 impl Finding {
     pub(super) fn good(what: String) -> Self {
         Self {
