@@ -151,6 +151,8 @@ impl Guard {
         kernel
             .maps
             .refill_event_budget(EVENT_BUDGET, sweep::salt())?;
+        let count = |incident| kernel.maps.incident(incident);
+        let (sweep, alarm) = (Sweep::begin(count)?, Alarm::begin(count)?);
         let now = Instant::now();
         let mut guard = Self {
             args: args.clone(),
@@ -174,8 +176,8 @@ impl Guard {
                 TrackingArg::Text => READ_FOR_PINHOLES,
             }),
             text: Text::default(),
-            sweep: Sweep::default(),
-            alarm: Alarm::default(),
+            sweep,
+            alarm,
             watchdog: Watchdog::from_environment(),
             ports: Seen::default(),
             monitored: None,

@@ -73,7 +73,8 @@ fn k9_a_client_has_its_share_and_no_more() {
         let greedy = stage.sandbox.third();
         assert_eq!(admitted(&stage, greedy, 5), [true; 5], "nothing is proven");
         drop(unbounded);
-        let guard = guard_with(&stage, &with(&["--client-sessions=3"]));
+        let options = with(&["--client-sessions=3"]);
+        let guard = guard_with(&stage, &options);
         let expected = [true, true, true, false, false];
         let log = || format!("{kind:?}\n{}", guard.log());
         assert_eq!(admitted(&stage, greedy, 5), expected, "{}", log());
@@ -85,7 +86,16 @@ fn k9_a_client_has_its_share_and_no_more() {
             .wait_for_event("of the quota", |event| is_kind(event, "out-of-room"))
             .expect("event");
         assert_eq!(event["what"], "client-quota", "{event}");
+        // K10: a daemon that takes over does not tell again what the former one told. It looks
+        // once a second.
         let status = guard.status().expect("status");
+        let runtime = guard.kill().expect("it is killed");
+        let guard = Guard::start_in(&stage.sandbox, &options, &runtime).expect("it starts again");
+        assert!(incident(&guard, "client-quota") >= 2, "{}", guard.log());
+        std::thread::sleep(std::time::Duration::from_millis(2_200));
+        let events = guard.events();
+        let told_again = events.iter().any(|event| is_kind(event, "out-of-room"));
+        assert!(!told_again, "{kind:?}: {events:?}");
         let marked = status["unsafe_processes"].as_array().expect("a list");
         assert!(marked.is_empty(), "{kind:?}: {status:#}");
     }

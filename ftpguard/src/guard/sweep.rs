@@ -51,6 +51,18 @@ pub(super) struct Sweep {
     rounds: u64,
 }
 
+impl Sweep {
+    /// From here on; what an earlier daemon's counters hold was told by that one.
+    pub(super) fn begin<E>(count: impl Fn(Incident) -> Result<u64, E>) -> Result<Self, E> {
+        Ok(Self {
+            suppressed: count(Incident::EventSuppressed)?,
+            lost: count(Incident::EventLost)?,
+            lost_bytes: count(Incident::ControlBytesLost)?,
+            ..Self::default()
+        })
+    }
+}
+
 impl Guard {
     /// Lets the kernel side report denials one by one again. Once a second every source may be
     /// told of again, and it is said how many denials were not told.

@@ -57,10 +57,13 @@ fn draw_head(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         frame.render_widget(Paragraph::new("waiting for the guard"), area);
         return;
     };
-    let colour = if status.mode == "enforce" {
-        Color::Green
+    let is_lenient = status.effective_mode() == "monitor";
+    let (mode, colour) = if status.mode != status.effective_mode() {
+        ("NOT ENFORCED", Color::Red)
+    } else if is_lenient {
+        (status.mode.as_str(), Color::Yellow)
     } else {
-        Color::Yellow
+        (status.mode.as_str(), Color::Green)
     };
     let (total, per_second) = model.refusals();
     let interfaces: Vec<String> = status
@@ -71,7 +74,7 @@ fn draw_head(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let text = vec![
         Line::from(vec![
             Span::from(format!("ftpguard {}  ", status.version)).bold(),
-            Span::styled(status.mode.clone(), Style::new().fg(colour).bold()),
+            Span::styled(mode.to_owned(), Style::new().fg(colour).bold()),
             Span::from(format!(
                 "  {} tracking  up {}  on {}",
                 status.tracking,
@@ -85,7 +88,7 @@ fn draw_head(frame: &mut Frame<'_>, model: &Model, area: Rect) {
             status.pinholes,
             status.totals.pinholes_made,
             status.totals.pinholes_used,
-            refused_word(status.mode == "monitor"),
+            refused_word(is_lenient),
             per_second_text(per_second)
         )),
     ];
@@ -112,7 +115,7 @@ fn draw_refusals(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let monitor = model
         .answers
         .as_ref()
-        .is_some_and(|answers| answers.status.mode == "monitor");
+        .is_some_and(|answers| answers.status.effective_mode() == "monitor");
     let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(46)])
         .spacing(1)
         .areas(area);
