@@ -112,7 +112,7 @@ fn decide_forwarded(ends: &Ends) -> Option<Reason> {
     };
     if listener.control_port == Port::NONE {
         None
-    } else if listener.admission == Admission::Pinhole as u16 {
+    } else if listener.is_strict() {
         Some(Reason::NoPinhole)
     } else {
         Some(without_pinhole(listener, ends.remote))

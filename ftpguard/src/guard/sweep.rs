@@ -14,7 +14,8 @@ use ftpguard_common::{
 
 use super::Guard;
 use crate::{
-    adopt, clock,
+    adopt::{self, alive},
+    clock,
     events::{Ending, Ends, Happening},
     kernel::{KernelError, Maps},
 };
@@ -47,6 +48,10 @@ pub(super) struct Sweep {
     doubtful: HashMap<Peer, u32>,
     /// Sessions that had no socket when it was last looked, with their ids.
     missing: HashMap<SessionKey, u64>,
+    /// Processes of ftpds that were gone when it was last looked, with their sessions' ids.
+    gone: HashMap<u32, u64>,
+    /// The memory is to be read anew from the maps once every event is read.
+    reads_anew: bool,
     /// How often everything was looked over.
     rounds: u64,
 }
@@ -93,10 +98,12 @@ impl Guard {
     pub(super) fn look_over(&mut self) -> Result<(), KernelError> {
         self.refill()?;
         self.check_losses()?;
+        self.sweep.reads_anew = true;
         self.end_old_pinholes()?;
         self.sweep.rounds += 1;
         if self.sweep.rounds.is_multiple_of(RECONCILE_EVERY) {
             self.reconcile()?;
+            self.forget_processes()?;
         }
         self.mend_peers()?;
         self.drop_stale_advice()?;
@@ -119,7 +126,7 @@ impl Guard {
         Ok(())
     }
 
-    /// After lost events the memory is read anew; after lost bytes no dialogue is believed
+    /// After lost events the memory is read anew, see [`Self::read_anew`]; after lost bytes no dialogue is believed
     /// until it has been quiet.
     pub(super) fn check_losses(&mut self) -> Result<(), KernelError> {
         let lost = self.kernel.maps.incident(Incident::EventLost)?;
@@ -128,7 +135,7 @@ impl Guard {
                 count: lost - self.sweep.lost,
             });
             self.sweep.lost = lost;
-            self.state.reload(&self.kernel);
+            self.sweep.reads_anew = true;
         }
         let lost_bytes = self.kernel.maps.incident(Incident::ControlBytesLost)?;
         if lost_bytes > self.sweep.lost_bytes {
@@ -137,6 +144,20 @@ impl Guard {
             self.widen_all()?;
         }
         Ok(())
+    }
+
+    /// Every event is read. Where some may have been lost, what is remembered is read anew from the
+    /// maps, and what is remembered of sessions that are not there is forgotten. Not earlier: events
+    /// of before would then be taken for news.
+    pub(super) fn read_anew(&mut self) {
+        if !std::mem::take(&mut self.sweep.reads_anew) {
+            return;
+        }
+        self.state.reload(&self.kernel);
+        let open = self.state.open_sessions();
+        self.watcher.keep(&open);
+        self.text.keep(&open);
+        self.tell_firewall();
     }
 
     /// What was said about a session that closed in that moment.
@@ -174,6 +195,28 @@ impl Guard {
                 self.forget_text(&key);
                 self.journal
                     .tell(Happening::SessionClosed(Ends::from(&key)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets processes whose end the kernel side did not see, or saw before it was told of them:
+    /// those that were gone twice in a row. Else the next process with that id would be one of the
+    /// ftpd's (rule F2).
+    fn forget_processes(&mut self) -> Result<(), KernelError> {
+        if !alive::sees_every_process() {
+            return Ok(());
+        }
+        let before = std::mem::take(&mut self.sweep.gone);
+        let processes = &mut self.kernel.maps.processes;
+        for (pid, process) in Maps::entries(processes) {
+            if !alive::is_free(pid) {
+                continue;
+            }
+            if before.get(&pid) == Some(&process.session_id) {
+                Maps::forget(processes, &pid)?;
+            } else {
+                self.sweep.gone.insert(pid, process.session_id);
             }
         }
         Ok(())
@@ -219,9 +262,8 @@ impl Guard {
             if *expected == 0 {
                 Maps::forget(&mut maps.peers, peer)?;
             } else {
-                maps.peers
-                    .insert(peer, expected, 0)
-                    .map_err(KernelError::from)?;
+                // Without room it stays as it is: that was counted when the session came.
+                Maps::put(&mut maps.peers, peer, expected)?;
             }
         }
         self.sweep.doubtful = wrong;

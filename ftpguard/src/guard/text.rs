@@ -108,6 +108,15 @@ impl Text {
         self.reuse.forget(session);
     }
 
+    /// Forgets every session that is not among these.
+    pub(super) fn keep(&mut self, open: &HashSet<SessionKey>) {
+        self.waiting
+            .retain(|waiting| open.contains(&waiting.session));
+        self.spoken_of.retain(|key, _| open.contains(key));
+        self.narrowed.retain(|key, _| open.contains(key));
+        self.reuse.keep(open);
+    }
+
     /// The only port that the session's active mode may reach.
     pub(super) fn active_port(&self, session: &SessionKey) -> Option<Port> {
         self.narrowed

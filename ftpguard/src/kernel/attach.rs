@@ -215,7 +215,8 @@ impl Kernel {
             egress: self.attach_tc("guard_and_watch_egress", &place(TcAttachType::Egress))?,
         };
         self.hooked.insert(index, hooked);
-        self.maps.gates.insert(index, 1, 0)?;
+        // Without room the last gate judges again what passed here.
+        super::Maps::put(&mut self.maps.gates, &index, &1)?;
         Ok(Attached {
             index,
             interface: interface.to_owned(),

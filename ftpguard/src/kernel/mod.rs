@@ -53,7 +53,7 @@ pub use self::{
     features::{Feature, Features},
     gates::{Gates, Held},
     home::{Detached, Pins, detach},
-    maps::{CpuCounters, Maps},
+    maps::{Added, CpuCounters, Maps},
     offline::Orphan,
     ring::Ring,
     settings::{Destination, Settings},

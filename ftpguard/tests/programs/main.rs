@@ -3,6 +3,7 @@
 //! One frame goes in; the action and the counter of exactly one reason come out. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
+mod adopt;
 mod bed;
 mod connect;
 mod events;
