@@ -34,7 +34,11 @@ use crate::{
     cli::DoctorArgs,
     config::{Config, Ftpd, ModeArg},
     control_socket::{Reply, Request, ask},
+    values::printable,
 };
+
+/// The file as the packages install it. While it is still that, the proposal may take its place.
+const SHIPPED: &str = include_str!("../../packaging/ftpguard.toml");
 
 /// What is said at the top of the proposed file.
 const HEADING: &str = "\
@@ -63,7 +67,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
     let found =
         processes::find(&config.control_ports()).context("looking at processes in /proc")?;
     let proposal = propose(&config, &found);
-    let guarded = proposal.as_ref().unwrap_or(&config);
+    let guarded = proposal.as_ref().map_or(&config, |known| &known.config);
     host::look(&mut report, &config, guarded);
     report.servers = found.iter().map(FoundServer::of).collect();
     if let Ok(Reply::Ports(samples)) = ask(&args.ask.runtime_dir, &Request::Ports {}) {
@@ -76,8 +80,13 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
             .collect();
     }
     let file = args.given.file();
-    if let Some(proposal) = proposal {
-        let text = proposal.render(HEADING)?;
+    if let Some(Proposal { config, left_out }) = proposal {
+        for (place, finding) in left_out {
+            if let Some(server) = report.servers.get_mut(place) {
+                server.findings.push(finding);
+            }
+        }
+        let text = config.render(HEADING)?;
         if args.write {
             write(&file, &text, args.force)?;
             report.written = Some(file.display().to_string());
@@ -106,10 +115,18 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
     Ok(())
 }
 
+/// A configuration for the FTP servers that were found.
+struct Proposal {
+    config: Config,
+    /// What of a server is not in it, by its place among those found.
+    left_out: Vec<(usize, Finding)>,
+}
+
 /// The configuration with the FTP servers that were found; `None` where there are none.
-fn propose(config: &Config, found: &[Found]) -> Option<Config> {
+fn propose(config: &Config, found: &[Found]) -> Option<Proposal> {
     let mut ftpd: Vec<Ftpd> = Vec::new();
-    for server in found {
+    let mut places = Vec::new();
+    for (place, server) in found.iter().enumerate() {
         let taken = |port: &u16| ftpd.iter().any(|known| known.control_ports.contains(port));
         let control_ports: Vec<u16> = server
             .control_ports
@@ -120,25 +137,31 @@ fn propose(config: &Config, found: &[Found]) -> Option<Config> {
         let Some(first) = control_ports.first() else {
             continue;
         };
-        let known = ftpd.iter().any(|known| known.name == server.program);
+        let program = printable(&server.program);
+        let name = [
+            program.clone(),
+            format!("{program} at {first}"),
+            format!("{program} at {first}, pid {}", server.pid),
+        ]
+        .into_iter()
+        .find(|name| ftpd.iter().all(|known| known.name != *name))?;
         ftpd.push(Ftpd {
-            name: if known {
-                format!("{} at {first}", server.program)
-            } else {
-                server.program.clone()
-            },
+            name,
             control_ports,
             passive_ports: server.said.passive_ports.into_iter().collect(),
         });
+        places.push(place);
     }
     if ftpd.is_empty() {
         return None;
     }
+    let left_out = leave_out(&mut ftpd, &places, found);
     let mut sources: Vec<u16> = config.data_source_ports.clone();
     sources.extend(
         found
             .iter()
-            .filter_map(|server| server.said.data_source_port),
+            .filter_map(|server| server.said.data_source_port)
+            .filter(|port| *port != 0),
     );
     let mut proposal = Config {
         mode: ModeArg::Monitor,
@@ -146,14 +169,46 @@ fn propose(config: &Config, found: &[Found]) -> Option<Config> {
         data_source_ports: sources,
         ..config.clone()
     };
-    // Two servers of which one's range holds the other's control port.
-    if proposal.check().is_err() {
-        for ftpd in &mut proposal.ftpd {
-            ftpd.passive_ports.clear();
-        }
-        proposal.check().ok()?;
+    proposal.check().ok()?;
+    Some(Proposal {
+        config: proposal,
+        left_out,
+    })
+}
+
+/// Takes the passive ranges away that hold a control port, and says whose it is: anybody on this
+/// host can run something that is called like an FTP server. `places` are those of `ftpd` in
+/// `found`.
+fn leave_out(ftpd: &mut [Ftpd], places: &[usize], found: &[Found]) -> Vec<(usize, Finding)> {
+    let owners: Vec<(u16, usize)> = ftpd
+        .iter()
+        .zip(places)
+        .flat_map(|(ftpd, place)| ftpd.control_ports.iter().map(|port| (*port, *place)))
+        .collect();
+    let mut left_out = Vec::new();
+    for (ftpd, place) in ftpd.iter_mut().zip(places) {
+        ftpd.passive_ports.retain(|range| {
+            let Some((port, owner)) = owners.iter().find(|(port, _)| range.contains(*port)) else {
+                return true;
+            };
+            let whose = match found.get(*owner) {
+                Some(other) if owner != place => {
+                    format!("a control port of {}, pid {}", other.program, other.pid)
+                }
+                _ => "its own control port".to_owned(),
+            };
+            left_out.push((
+                *place,
+                Finding::odd(
+                    format!("its passive range {range} holds {port}, {whose}: it is not proposed"),
+                    "give it a range without control ports, in its own settings too; look whose \
+                     process the other one is",
+                ),
+            ));
+            false
+        });
     }
-    Some(proposal)
+    left_out
 }
 
 fn write(file: &Path, text: &str, force: bool) -> Result<()> {
@@ -162,7 +217,7 @@ fn write(file: &Path, text: &str, force: bool) -> Result<()> {
     }
     let mut options = fs::File::options();
     options.write(true).mode(0o644);
-    if force {
+    if force || fs::read_to_string(file).is_ok_and(|text| text == SHIPPED) {
         options.create(true).truncate(true);
     } else {
         options.create_new(true);

@@ -44,7 +44,7 @@ use crate::{
     doctor::predict::Seen,
     events::{Ends, Happening},
     journal::Journal,
-    kernel::{Attached, Kernel, Maps, Ring},
+    kernel::{Attached, Kernel, KernelError, Maps, Ring},
     memory, metrics,
     network::Changes,
     preflight::{self, Host},
@@ -153,6 +153,8 @@ impl Guard {
         kernel
             .maps
             .refill_event_budget(EVENT_BUDGET, sweep::salt())?;
+        let count = |incident| kernel.maps.incident(incident);
+        let (sweep, alarm) = (Sweep::begin(count)?, Alarm::begin(count)?);
         let now = Instant::now();
         let mut guard = Self {
             args: args.clone(),
@@ -177,8 +179,8 @@ impl Guard {
             }),
             text: Text::default(),
             latecomers: Latecomers::default(),
-            sweep: Sweep::default(),
-            alarm: Alarm::default(),
+            sweep,
+            alarm,
             watchdog: Watchdog::from_environment(),
             ports: Seen::default(),
             monitored: None,
@@ -214,9 +216,16 @@ impl Guard {
         self.kernel.attach_connect()?;
         self.kernel.attach_lookup()?;
         for interface in &self.host.interfaces {
-            let attached = self
-                .kernel
-                .attach_interface(interface, self.config.xdp_mode.into())?;
+            let choice = self.config.xdp_mode.into();
+            let attached = match self.kernel.attach_interface(interface, choice) {
+                // No reason to refuse the others; it is told when interfaces are followed.
+                Err(error @ KernelError::NoEthernet(_)) => {
+                    log::warn!("{error}");
+                    self.interfaces.changed();
+                    continue;
+                }
+                attached => attached?,
+            };
             if let Some(reason) = &attached.fallback {
                 log::warn!("{interface}: no native XDP, {reason}; TC judges instead");
             }

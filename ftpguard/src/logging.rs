@@ -93,6 +93,7 @@ fn level(what: &Happening) -> Level {
         what,
         Happening::DenialsNotTold { .. }
             | Happening::EventsLost { .. }
+            | Happening::OutOfRoom { .. }
             | Happening::GateLost { .. }
             | Happening::InterfaceUnguarded { .. }
             | Happening::EnforcementRefused { .. }
@@ -167,6 +168,11 @@ mod tests {
         }
         assert_eq!(level(&record.what), Level::Warn);
         assert_eq!(level(&Happening::EventsLost { count: 1 }), Level::Warn);
+        let out_of_room = Happening::OutOfRoom {
+            what: "client-quota".into(),
+            count: 1,
+        };
+        assert_eq!(level(&out_of_room), Level::Warn);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub use render::{render_pinholes, render_sessions};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::ModeArg,
     events::{Ends, Way},
     kernel::CpuCounters,
     state::Tally,
@@ -79,6 +80,23 @@ pub struct Status {
     pub verdicts: Vec<Count>,
     /// What happened to the guard itself; what did not is left out.
     pub incidents: Vec<Count>,
+}
+
+impl Status {
+    /// The mode that packets and calls meet: while denials take no effect, monitor mode.
+    #[must_use]
+    pub fn effective_mode(&self) -> &str {
+        if self.not_enforced.is_some() {
+            ModeArg::Monitor.label()
+        } else {
+            &self.mode
+        }
+    }
+}
+
+impl Hooks {
+    /// Where nothing sits: the interface could not be guarded.
+    pub const NONE: &str = "none";
 }
 
 /// What sits on one interface.

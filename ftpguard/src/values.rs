@@ -14,6 +14,18 @@ use serde::{Serialize, Serializer};
 
 use crate::kernel::Destination;
 
+/// What somebody else wrote, on one line and without anything that a terminal would obey.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|letter| match letter {
+            '\n' | '\r' | '\t' => ' ',
+            letter if letter.is_control() => '?',
+            letter => letter,
+        })
+        .collect()
+}
+
 /// A port that exists on the wire: 1 to 65535.
 pub fn parse_port(text: &str) -> Result<u16, String> {
     match text.parse::<u16>() {

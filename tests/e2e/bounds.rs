@@ -2,12 +2,12 @@
 
 use std::{fmt::Write as _, fs, net::Ipv4Addr, thread, time::Duration};
 
-use ftpguard_common::abi::MAX_ADDRESSES;
+use ftpguard_common::{abi::MAX_ADDRESSES, verdict::Reason};
 use ftpguard_tests::{
     Family, Guard,
     attack::{self, Answer},
     client::{self, Commands},
-    ftpd::{FILE, Kind, Settings},
+    ftpd::{Activation, FILE, Kind, Settings},
     guard::Options,
     sandbox::Host,
     scenario::{Scene, Stage, Winner},
@@ -75,7 +75,8 @@ fn k9_a_client_has_its_share_and_no_more() {
         let greedy = stage.sandbox.third();
         assert_eq!(admitted(&stage, greedy, 5), [true; 5], "nothing is proven");
         drop(unbounded);
-        let guard = guard_with(&stage, &with(&["--client-sessions=3"]));
+        let options = with(&["--client-sessions=3"]);
+        let guard = guard_with(&stage, &options);
         let expected = [true, true, true, false, false];
         let log = || format!("{kind:?}\n{}", guard.log());
         assert_eq!(admitted(&stage, greedy, 5), expected, "{}", log());
@@ -87,9 +88,49 @@ fn k9_a_client_has_its_share_and_no_more() {
             .wait_for_event("of the quota", |event| is_kind(event, "out-of-room"))
             .expect("event");
         assert_eq!(event["what"], "client-quota", "{event}");
+        // K10: a daemon that takes over does not tell again what the former one told. It looks
+        // once a second.
         let status = guard.status().expect("status");
+        let runtime = guard.kill().expect("it is killed");
+        let guard = Guard::start_in(&stage.sandbox, &options, &runtime).expect("it starts again");
+        assert!(incident(&guard, "client-quota") >= 2, "{}", guard.log());
+        thread::sleep(Duration::from_millis(2_200));
+        let events = guard.events();
+        let told_again = events.iter().any(|event| is_kind(event, "out-of-room"));
+        assert!(!told_again, "{kind:?}: {events:?}");
         let marked = status["unsafe_processes"].as_array().expect("a list");
         assert!(marked.is_empty(), "{kind:?}: {status:#}");
+    }
+}
+
+/// K9, O1: nor does it reach anybody in active mode, so its share cannot be left to bounce.
+#[test]
+fn k9_a_session_over_its_share_cannot_bounce() {
+    let manager = Activation::Manager { watched: true };
+    for (kind, activation) in [
+        (Kind::Vsftpd, Activation::Own),
+        (Kind::Proftpd, Activation::Own),
+        (Kind::Pyftpdlib, Activation::Own),
+        (Kind::Vsftpd, manager),
+        (Kind::Proftpd, manager),
+    ] {
+        let stage = stage(Settings {
+            activation,
+            ..Settings::unchecked(kind)
+        });
+        let scene = Scene::BounceToThirdHost;
+        play(&stage, scene, Winner::Attacker, None);
+        let guard = guard_with(&stage, &with(&["--client-sessions=1"]));
+        let login = || Family::ALL.map(|family| stage.login(family).expect("login"));
+        let held = stage.sandbox.client().enter(login).expect("namespace");
+        for family in Family::ALL {
+            let played = scene.play(&stage, family).expect("the scene can be played");
+            println!("{kind:?} {activation:?}: {}", played.told);
+            assert_ne!(played.winner, Winner::Attacker, "{}", guard.log());
+        }
+        let refused = guard.counter(Reason::ConnectToStranger).expect("status");
+        assert!(refused >= 2, "{kind:?} {activation:?}\n{}", guard.log());
+        drop(held);
     }
 }
 

@@ -314,7 +314,7 @@ fn p6_every_refusal_is_explained() {
     for words in [
         "connect-to-stranger".to_owned(),
         format!("{client} had the server connect to {third}:"),
-        format!("connect_to = [\"{third}:"),
+        format!("connect_to = [\"{third}\"]"),
     ] {
         assert!(evidence.contains(&words), "no {words:?} in\n{evidence}");
     }
@@ -333,6 +333,15 @@ fn p6_every_refusal_is_explained() {
     .expect("written");
     ask(&guard, &["reload"]);
     assert_eq!(guard.status().expect("status")["mode"], "enforce");
+    // A partner takes another port for each transfer.
+    play(
+        &stage,
+        Scene::BounceToThirdHost,
+        Winner::Attacker,
+        Some(&guard),
+    );
+    write(&file, "mode = \"enforce\"", "50000-50031");
+    ask(&guard, &["reload"]);
 
     play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
     play(

@@ -49,7 +49,7 @@ pub(super) fn look(report: &mut Report, config: &Config, guarded: &Config) {
     } else {
         findings.push(Finding::odd(
             "bpffs is not mounted".to_owned(),
-            "the guard mounts it; or: mount -t bpf bpf /sys/fs/bpf",
+            "the guard mounts it; or: mount -t bpf -o mode=0700 bpf /sys/fs/bpf",
         ));
     }
     look_at_firewall(findings, guarded);
@@ -128,7 +128,7 @@ fn look_at_firewall(findings: &mut Vec<Finding>, config: &Config) {
         .into_iter()
         .flat_map(PortRange::ports)
         .collect();
-    let found = blocking(&ruleset, &config.control_ports(), &passive);
+    let found = blocking(&ruleset, &config.control_ports(), &passive, &config.nft_set);
     if found.is_empty() {
         findings.push(Finding::good(
             "nftables blocks neither control nor passive ports".to_owned(),
@@ -143,14 +143,22 @@ fn look_at_firewall(findings: &mut Vec<Finding>, config: &Config) {
         if chain.passive_ports > 0 {
             what.push(format!("{} passive ports", chain.passive_ports));
         }
-        findings.push(Finding::odd(
-            format!(
-                "nftables chain {} drops {}",
-                chain.chain,
-                what.join(" and ")
-            ),
-            "accept them there: the guard closes what is not to be reached, and opens nothing",
-        ));
+        let what = what.join(" and ");
+        findings.push(if chain.is_unsure {
+            Finding::odd(
+                format!(
+                    "nftables chain {} drops what no rule accepts, and it cannot be told whether \
+                     its sets and maps accept {what}",
+                    chain.chain
+                ),
+                "see that they do; the guard fills no set but those of nft_set",
+            )
+        } else {
+            Finding::odd(
+                format!("nftables chain {} drops {what}", chain.chain),
+                "accept them there: the guard closes what is not to be reached, and opens nothing",
+            )
+        });
     }
 }
 

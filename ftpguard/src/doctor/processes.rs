@@ -27,7 +27,9 @@ const MAX_FILE: u64 = 1 << 20;
 pub struct Found {
     /// Its process: the one that listens.
     pub pid: u32,
-    /// Its program's name.
+    /// Its effective user.
+    pub uid: Option<u32>,
+    /// Its program's name, as its owner likes it.
     pub program: String,
     /// What it is.
     pub product: Product,
@@ -101,6 +103,7 @@ fn describe(process: &Process, program: String, product: Product, ports: &BTreeS
     let exe = PathBuf::from(format!("/proc/{}/exe", process.pid));
     Found {
         pid: process.pid.unsigned_abs(),
+        uid: process.status().ok().map(|status| status.euid),
         version: version::of_program(product, &exe).ok().flatten(),
         program,
         product,

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::{predict::Predictability, processes::Found, version};
+use crate::values::printable;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -29,11 +30,15 @@ pub struct Finding {
     pub remedy: String,
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers format what they found"
+)]
 impl Finding {
     pub(super) fn good(what: String) -> Self {
         Self {
             level: Level::Good,
-            what,
+            what: printable(&what),
             remedy: String::new(),
         }
     }
@@ -41,7 +46,7 @@ impl Finding {
     pub(super) fn odd(what: String, remedy: &str) -> Self {
         Self {
             level: Level::Odd,
-            what,
+            what: printable(&what),
             remedy: remedy.to_owned(),
         }
     }
@@ -49,7 +54,7 @@ impl Finding {
     pub(super) fn bad(what: String, remedy: &str) -> Self {
         Self {
             level: Level::Bad,
-            what,
+            what: printable(&what),
             remedy: remedy.to_owned(),
         }
     }
@@ -64,6 +69,8 @@ pub struct FoundServer {
     pub version: Option<String>,
     /// The process that listens.
     pub pid: u32,
+    /// Its effective user: anybody may call a program as he likes.
+    pub uid: Option<u32>,
     /// Where it accepts control connections.
     pub control_ports: Vec<u16>,
     /// Its passive range.
@@ -104,13 +111,17 @@ impl FoundServer {
             )));
         }
         Self {
-            program: found.program.clone(),
-            version: found.version.clone(),
+            program: printable(&found.program),
+            version: found.version.as_deref().map(printable),
             pid: found.pid,
+            uid: found.uid,
             control_ports: found.control_ports.clone(),
             passive_ports: said.passive_ports.map(|range| range.to_string()),
-            public_address: said.public_address.clone(),
-            file: said.file.as_ref().map(|file| file.display().to_string()),
+            public_address: said.public_address.as_deref().map(printable),
+            file: said
+                .file
+                .as_ref()
+                .map(|file| printable(&file.to_string_lossy())),
             findings,
         }
     }
@@ -202,9 +213,11 @@ impl FoundServer {
         let ports: Vec<String> = self.control_ports.iter().map(u16::to_string).collect();
         let _ = writeln!(
             text,
-            "  {}{version}, pid {}, control ports {}, passive ports {}{}",
+            "  {}{version}, pid {}, uid {}, control ports {}, passive ports {}{}",
             self.program,
             self.pid,
+            self.uid
+                .map_or_else(|| "not known".to_owned(), |uid| uid.to_string()),
             ports.join(", "),
             self.passive_ports.as_deref().unwrap_or("not known"),
             self.file

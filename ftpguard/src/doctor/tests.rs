@@ -4,6 +4,7 @@ use crate::doctor::conf::{Product, Said};
 fn found(program: &str, control_ports: &[u16], passive_ports: Option<&str>) -> Found {
     Found {
         pid: 4242,
+        uid: Some(0),
         program: program.to_owned(),
         product: Product::of(program),
         version: None,
@@ -24,7 +25,10 @@ fn every_server_found_is_proposed_once() {
         found("vsftpd", &[990], None),
         found("proftpd", &[2121], None),
     ];
-    let proposal = propose(&Config::default(), &servers).expect("a proposal");
+    let Proposal {
+        config: proposal,
+        left_out,
+    } = propose(&Config::default(), &servers).expect("a proposal");
     assert_eq!(proposal.mode, ModeArg::Monitor);
     let names: Vec<&str> = proposal
         .ftpd
@@ -34,7 +38,8 @@ fn every_server_found_is_proposed_once() {
     assert_eq!(names, ["vsftpd", "proftpd", "vsftpd at 990"]);
     assert_eq!(proposal.control_ports(), [21, 990, 2121]);
     assert_eq!(proposal.passive_ports().len(), 2);
-    assert_eq!(propose(&Config::default(), &[]), None);
+    assert_eq!(left_out, []);
+    assert!(propose(&Config::default(), &[]).is_none());
 }
 
 #[test]
@@ -44,9 +49,68 @@ fn what_cannot_be_declared_is_not_proposed() {
         found("vsftpd", &[21], Some("1024-65535")),
         found("proftpd", &[2121], None),
     ];
-    let proposal = propose(&Config::default(), &servers).expect("a proposal");
+    let Proposal {
+        config: proposal,
+        left_out,
+    } = propose(&Config::default(), &servers).expect("a proposal");
     assert_eq!(proposal.control_ports(), [21, 2121]);
     assert!(proposal.passive_ports().is_empty());
+    let [(0, finding)] = left_out.as_slice() else {
+        panic!("{left_out:?}");
+    };
+    assert_eq!(
+        finding.what,
+        "its passive range 1024-65535 holds 2121, a control port of proftpd, pid 4242: it is not \
+         proposed"
+    );
+}
+
+/// Anybody on this host can run something called `vsftpd`: that does not open, or take away, what
+/// others say.
+#[test]
+fn an_impossible_range_takes_no_other_ones_range_away() {
+    let servers = [
+        found("proftpd", &[21], Some("50000-50099")),
+        found("vsftpd", &[2121], Some("1024-65535")),
+    ];
+    let Proposal {
+        config: proposal,
+        left_out,
+    } = propose(&Config::default(), &servers).expect("a proposal");
+    let ranges: Vec<String> = proposal
+        .passive_ports()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(ranges, ["50000-50099"]);
+    let [(1, finding)] = left_out.as_slice() else {
+        panic!("{left_out:?}");
+    };
+    assert!(
+        finding.what.contains("2121, its own control port"),
+        "{finding:?}"
+    );
+}
+
+#[test]
+fn no_name_keeps_a_proposal_from_being_made() {
+    let servers = [
+        found("pure-ftpd", &[21], None),
+        found("pure-ftpd at 2121", &[2122], None),
+        found("pure-ftpd", &[2121], None),
+        found("pure-ftpd\u{1b}[2J\nmode = 1", &[2123], None),
+    ];
+    let Proposal { config, .. } = propose(&Config::default(), &servers).expect("a proposal");
+    let names: Vec<&str> = config.ftpd.iter().map(|ftpd| ftpd.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "pure-ftpd",
+            "pure-ftpd at 2121",
+            "pure-ftpd at 2121, pid 4242",
+            "pure-ftpd?[2J mode = 1"
+        ]
+    );
 }
 
 #[test]
@@ -59,5 +123,18 @@ fn a_file_that_is_there_is_replaced_only_by_force() {
     assert_eq!(fs::read_to_string(&file).expect("read"), "first");
     write(&file, "2nd", true).expect("written");
     assert_eq!(fs::read_to_string(&file).expect("read"), "2nd");
+    fs::remove_dir_all(folder).expect("removed");
+}
+
+/// Else nobody who installed a package could use `--write` as the quick start says.
+#[test]
+fn the_file_as_it_was_installed_is_replaced() {
+    let folder = std::env::temp_dir().join(format!("ftpguard-shipped-{}", std::process::id()));
+    let file = folder.join("ftpguard.toml");
+    write(&file, SHIPPED, false).expect("as installed");
+    write(&file, "proposal", false).expect("in its place");
+    assert_eq!(fs::read_to_string(&file).expect("read"), "proposal");
+    fs::write(&file, format!("{SHIPPED}# mine\n")).expect("written");
+    write(&file, "proposal", false).expect_err("somebody's own");
     fs::remove_dir_all(folder).expect("removed");
 }

@@ -9,6 +9,7 @@ use crate::{
     config::TrackingArg,
     kernel::Maps,
     status::{FtpdRow, Level},
+    values::printable,
 };
 
 impl Guard {
@@ -77,9 +78,5 @@ fn heads(processes: &[(u32, Process)]) -> Vec<u32> {
 fn name(pid: u32) -> Option<String> {
     let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
     let name = process.stat().ok()?.comm;
-    Some(
-        name.chars()
-            .map(|letter| if letter.is_control() { '?' } else { letter })
-            .collect(),
-    )
+    Some(printable(&name))
 }

@@ -140,9 +140,9 @@ impl Guard {
             .iter()
             .map(|(interface, reason)| Hooks {
                 interface: interface.name.clone(),
-                ingress: "none".to_owned(),
+                ingress: Hooks::NONE.to_owned(),
                 ingress_holds: false,
-                egress: "none".to_owned(),
+                egress: Hooks::NONE.to_owned(),
                 egress_holds: false,
                 note: Some(reason.clone()),
             });

@@ -56,6 +56,18 @@ pub(super) struct Sweep {
     rounds: u64,
 }
 
+impl Sweep {
+    /// From here on; what an earlier daemon's counters hold was told by that one.
+    pub(super) fn begin<E>(count: impl Fn(Incident) -> Result<u64, E>) -> Result<Self, E> {
+        Ok(Self {
+            suppressed: count(Incident::EventSuppressed)?,
+            lost: count(Incident::EventLost)?,
+            lost_bytes: count(Incident::ControlBytesLost)?,
+            ..Self::default()
+        })
+    }
+}
+
 impl Guard {
     /// Lets the kernel side report denials one by one again. Once a second every source may be
     /// told of again, and it is said how many denials were not told.
@@ -211,13 +223,11 @@ impl Guard {
     }
 
     fn end_old_pinholes(&mut self) -> Result<(), KernelError> {
-        let limit = u64::try_from(BACKSTOP.as_nanos()).unwrap_or(u64::MAX);
         let now = clock::monotonic_ns();
         for (key, pinhole) in Maps::entries(&self.kernel.maps.pinholes) {
-            if now.saturating_sub(pinhole.made_at) < limit {
-                continue;
+            if is_old(pinhole.made_at, now) {
+                self.close_pinhole(&key, Ending::Expired)?;
             }
-            self.close_pinhole(&key, Ending::Expired)?;
         }
         Ok(())
     }
@@ -261,6 +271,12 @@ impl Guard {
     }
 }
 
+/// Whether a pinhole has outlived the backstop time (rule K5). Both in nanoseconds since the
+/// machine's start; one that was made while this was looked at is not old.
+fn is_old(made_at: u64, now: u64) -> bool {
+    Duration::from_nanos(now.saturating_sub(made_at)) >= BACKSTOP
+}
+
 /// Of these sessions, those that had no socket now and when it was last looked; and those that
 /// had none now for the first time.
 fn without_socket(
@@ -293,6 +309,14 @@ mod tests {
             client_port: Port::new(port),
             server_port: Port::new(21),
         }
+    }
+
+    #[test]
+    fn k5_the_backstop_is_a_quarter_of_an_hour() {
+        let second = 1_000_000_000;
+        assert!(!is_old(5 * second, (5 + 899) * second));
+        assert!(is_old(5 * second, (5 + 900) * second));
+        assert!(!is_old(5 * second, 4 * second));
     }
 
     /// A close that was missed is seen in the second round; a session that just opens, or one

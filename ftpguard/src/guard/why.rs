@@ -98,8 +98,9 @@ impl Guard {
         Ok(Some(Evidence {
             since: monitored.since.elapsed().as_secs(),
             reasons: since(status::verdicts(&counters), &monitored.before),
-            proposals: propose(&sources),
+            proposals: propose(&sources, &self.config.exception),
             sources,
+            forgotten: self.journal.memory.forgotten_evidence(),
         }))
     }
 

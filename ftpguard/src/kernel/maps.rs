@@ -209,10 +209,15 @@ impl Maps {
     /// Keeps the hints in a port's word as the kernel side does: for a listener that was open
     /// before the guard.
     pub fn hint_listener(&mut self, port: Port, listener: &Listener) {
+        self.mark_lenient(port, listener);
+        self.words.add(port.number(), listener.hint());
+    }
+
+    /// Marks the port's word, before its listener admits clients without a pinhole.
+    pub fn mark_lenient(&mut self, port: Port, listener: &Listener) {
         if !listener.is_strict() {
             self.words.mark(port.number(), port_word::ONE_LENIENT);
         }
-        self.words.add(port.number(), listener.hint());
     }
 
     /// Removes a listener, and its hints; one that is not there is as good as removed.

@@ -91,8 +91,8 @@ impl Kernel {
         step("loading")?;
         let mut loader = EbpfLoader::new();
         loader.override_global("OFFSETS", &offsets, true);
-        for (table, share) in TABLES {
-            loader.map_max_entries(table, settings.max_sessions.saturating_mul(share));
+        for (table, _) in TABLES {
+            loader.map_max_entries(table, capacity(table, settings.max_sessions));
         }
         for name in MAPS {
             if let Some(path) = home.map(name) {
@@ -345,14 +345,16 @@ fn step(what: &str) -> Result<(), KernelError> {
 }
 
 /// Every map that outlives a daemon. Those that hold constants belong to one set of programs.
-const MAPS: [&str; 25] = [
+const MAPS: [&str; 27] = [
     "ADDRESSES",
     "ADDRESS_AT",
     "ADVICE",
+    "ANY_ELSEWHERE",
     "BARRED",
     "CGROUP",
     "CONTROL",
     "COUNTERS",
+    "ELSEWHERE",
     "EVENTS",
     "EVENT_BUDGET",
     "EXCEPTIONS",
@@ -386,6 +388,16 @@ const TABLES: [(&str, u32); 8] = [
     ("PROCESSES", 4),
     ("PARENTS", 2),
 ];
+
+/// How many entries this map takes where it may have so many sessions; 0 where it does not grow
+/// with them.
+#[must_use]
+pub(crate) fn capacity(map: &str, max_sessions: u32) -> u32 {
+    TABLES
+        .iter()
+        .find(|(name, _)| *name == map)
+        .map_or(0, |(_, share)| max_sessions.saturating_mul(*share))
+}
 
 /// What every map that this process holds takes.
 fn maps_memory() -> u64 {

@@ -10,10 +10,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use ftpguard_common::{
-    abi::{MAX_LISTENERS, MAX_PINHOLES, MAX_SESSIONS},
-    verdict::{Incident, Reason, Verdict},
-};
+use ftpguard_common::verdict::{Incident, Reason, Verdict};
 use procfs::process::Process;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -21,7 +18,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::status::{Count, Status};
+use crate::{
+    kernel::capacity,
+    status::{Count, Hooks, Status},
+};
 
 /// The media type of the text that [`exposition`] makes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -203,18 +203,21 @@ fn add_tables(registry: &mut Registry, status: &Status) {
         "Listening sockets: the FTP server's, and those of other software in the declared range",
         listeners,
     );
-    let capacity = Family::<ByTable, Gauge>::default();
-    for (table, most) in [
-        ("sessions", MAX_SESSIONS),
-        ("pinholes", MAX_PINHOLES),
-        ("listeners", MAX_LISTENERS),
+    let capacities = Family::<ByTable, Gauge>::default();
+    for (table, map) in [
+        ("sessions", "SESSIONS"),
+        ("pinholes", "PINHOLES"),
+        ("listeners", "LISTENERS"),
     ] {
-        capacity.get_or_create(&ByTable { table }).set(most.into());
+        let most = capacity(map, status.endurance.max_sessions);
+        capacities
+            .get_or_create(&ByTable { table })
+            .set(most.into());
     }
     registry.register(
         "table_capacity",
         "How many entries a table takes; a newcomer to a full one is refused",
-        capacity,
+        capacities,
     );
 }
 
@@ -222,15 +225,32 @@ fn add_state(registry: &mut Registry, status: &Status) {
     let mode = Family::<ByMode, Gauge>::default();
     for name in ["enforce", "monitor"] {
         mode.get_or_create(&ByMode { mode: name })
-            .set(i64::from(status.mode == name));
+            .set(i64::from(status.effective_mode() == name));
     }
     registry.register("mode", "1 for the mode in force, 0 for the other", mode);
+    let is_refused = status.mode != status.effective_mode();
+    registry.register(
+        "enforcement_refused",
+        "1 while enforce mode takes no effect because a proxy hides the clients",
+        gauge(is_refused.into()),
+    );
+    let is_unguarded = |hooks: &&Hooks| hooks.ingress == Hooks::NONE;
+    registry.register(
+        "unguarded_interfaces",
+        "Interfaces that could not be guarded",
+        gauge(whole_len(
+            status.interfaces.iter().filter(is_unguarded).count(),
+        )),
+    );
     let hooks = Family::<ByHook, Gauge>::default();
     for interface in &status.interfaces {
         for (direction, hook, holds) in [
             ("ingress", &interface.ingress, interface.ingress_holds),
             ("egress", &interface.egress, interface.egress_holds),
         ] {
+            if hook == Hooks::NONE {
+                continue;
+            }
             hooks
                 .get_or_create(&ByHook {
                     interface: interface.interface.clone(),

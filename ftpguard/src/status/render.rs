@@ -80,7 +80,7 @@ impl Status {
                 ),
             );
         }
-        let is_lenient = self.mode == "monitor" || self.not_enforced.is_some();
+        let is_lenient = self.effective_mode() == "monitor";
         for (title, verdict) in [("passed", "pass"), ("denied", "deny")] {
             let counts: Vec<&Count> = self
                 .verdicts
@@ -137,7 +137,11 @@ impl Hooks {
 
 /// What is said of a hook that others detached. It is attached again when the guard looks next.
 fn loss(holds: bool, hook: &str) -> &'static str {
-    if holds || hook == "none" { "" } else { " LOST" }
+    if holds || hook == Hooks::NONE {
+        ""
+    } else {
+        " LOST"
+    }
 }
 
 fn section(text: &mut String, title: &str, counts: &[&Count]) {

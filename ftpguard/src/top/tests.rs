@@ -177,7 +177,20 @@ fn monitor_mode_says_would() {
     model.answers.as_mut().expect("answers").status.mode = "monitor".to_owned();
     let text = screen(&model, 80, 24);
     assert!(text.contains("  monitor  "), "{text}");
+    assert!(text.contains(" Would be refused/s, most 209 "), "{text}");
     assert!(text.contains("would be refused"), "{text}");
+}
+
+/// I8: a mode that takes no effect does not look like one that does.
+#[test]
+fn i8_what_is_not_enforced_does_not_look_enforced() {
+    let mut model = model();
+    let status = &mut model.answers.as_mut().expect("answers").status;
+    status.not_enforced = Some("all clients come from 10.0.0.1".to_owned());
+    let text = screen(&model, 80, 24);
+    assert!(text.contains("  NOT ENFORCED  "), "{text}");
+    assert!(text.contains("would be refused"), "{text}");
+    assert!(!text.contains("  enforce  "), "{text}");
 }
 
 #[test]

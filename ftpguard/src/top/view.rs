@@ -57,10 +57,13 @@ fn draw_head(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         frame.render_widget(Paragraph::new("waiting for the guard"), area);
         return;
     };
-    let colour = if status.mode == "enforce" {
-        Color::Green
+    let is_lenient = status.effective_mode() == "monitor";
+    let (mode, colour) = if status.mode != status.effective_mode() {
+        ("NOT ENFORCED", Color::Red)
+    } else if is_lenient {
+        (status.mode.as_str(), Color::Yellow)
     } else {
-        Color::Yellow
+        (status.mode.as_str(), Color::Green)
     };
     let (total, per_second) = model.refusals();
     let interfaces: Vec<String> = status
@@ -71,7 +74,7 @@ fn draw_head(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let text = vec![
         Line::from(vec![
             Span::from(format!("ftpguard {}  ", status.version)).bold(),
-            Span::styled(status.mode.clone(), Style::new().fg(colour).bold()),
+            Span::styled(mode.to_owned(), Style::new().fg(colour).bold()),
             Span::from(format!(
                 "  {} tracking  up {}  on {}",
                 status.tracking,
@@ -85,7 +88,7 @@ fn draw_head(frame: &mut Frame<'_>, model: &Model, area: Rect) {
             status.pinholes,
             status.totals.pinholes_made,
             status.totals.pinholes_used,
-            refused_word(status.mode == "monitor"),
+            refused_word(is_lenient),
             per_second_text(per_second)
         )),
     ];
@@ -112,12 +115,17 @@ fn draw_refusals(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let monitor = model
         .answers
         .as_ref()
-        .is_some_and(|answers| answers.status.mode == "monitor");
+        .is_some_and(|answers| answers.status.effective_mode() == "monitor");
     let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(46)])
         .spacing(1)
         .areas(area);
     let most = model.history.iter().max().copied().unwrap_or(0);
-    let title = format!("{} per second, most {most}", capital(refused_word(monitor)));
+    let title = if monitor {
+        // Shorter, to be whole in a window of 80 columns.
+        format!("Would be refused/s, most {most}")
+    } else {
+        format!("Refused per second, most {most}")
+    };
     // The newest second stands at the right edge.
     let width = usize::from(left.width);
     let skip = model.history.len().saturating_sub(width);
@@ -270,11 +278,4 @@ fn short_duration(seconds: u64) -> String {
         6_000..360_000 => format!("{}h", seconds / 3_600),
         _ => format!("{}d", seconds / 86_400),
     }
-}
-
-fn capital(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(letters).collect()
-    })
 }

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ftpguard_common::verdict::Reason;
+use ftpguard_common::{net::Port, verdict::Reason};
 use serde::{Deserialize, Serialize};
 
 use super::memory::{Attempt, Denied};
@@ -170,7 +170,7 @@ fn allow(denied: &Denied, reason: Reason) -> String {
     let exception = || {
         format!(
             "an exception: [[exception]] name = \"...\", connect_to = [\"{}\"]",
-            end(remote, denied.port)
+            destination(denied)
         )
     };
     match reason {
@@ -228,6 +228,16 @@ fn allow(denied: &Denied, reason: Reason) -> String {
 /// Address and port, IPv6 in brackets.
 pub(super) fn end(address: IpAddr, port: u16) -> String {
     SocketAddr::new(address, port).to_string()
+}
+
+/// What an exception for this denial has to name: of a partner that a client asked for the address
+/// alone, because each transfer takes another port.
+pub(super) fn destination(denied: &Denied) -> String {
+    if denied.requested_by.is_some() && !Port::new(denied.port).is_low() {
+        denied.remote.to_string()
+    } else {
+        end(denied.remote, denied.port)
+    }
 }
 
 fn join(addresses: &[IpAddr]) -> String {
@@ -311,6 +321,11 @@ mod tests {
              with PORT or EPRT"
         );
         assert!(explanation.allow.contains("bounce attack"));
+        assert!(
+            explanation.allow.contains("connect_to = [\"10.0.0.3\"]"),
+            "{}",
+            explanation.allow
+        );
         let own = Denied {
             port: 389,
             passed: true,

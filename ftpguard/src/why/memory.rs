@@ -1,7 +1,8 @@
 //! What the guard remembers of denials.
 //!
 //! Anyone on the network can cause denials, from any address he likes to forge. So they are summed
-//! up, and of the sums the oldest are forgotten when there are too many.
+//! up, and of the sums the oldest are forgotten when there are too many. Each reason has room of
+//! its own: a scan does not displace the one back end that an FTP server was refused.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,10 +12,11 @@ use std::{
 use ftpguard_common::verdict::Reason;
 use serde::{Deserialize, Serialize};
 
+use super::evidence::needs_exception;
 use crate::events::{Ends, Happening};
 
-/// How many kinds of denials are remembered.
-const MAX_KINDS: usize = 1_024;
+/// How many kinds of denials are remembered of each reason.
+const MAX_KINDS: usize = 512;
 /// How many clients are remembered of those that a port was open for.
 const MAX_OTHERS: usize = 8;
 /// How many addresses that clients asked for are remembered.
@@ -87,9 +89,11 @@ struct Kind {
 /// The memory.
 #[derive(Debug, Default)]
 pub struct Memory {
-    kinds: HashMap<Kind, Denied>,
+    kinds: HashMap<Reason, HashMap<Kind, Denied>>,
     requests: VecDeque<(IpAddr, u16, IpAddr)>,
     forgotten: u64,
+    /// Those of them that monitor mode let pass and that may need an exception.
+    forgotten_evidence: u64,
 }
 
 impl Memory {
@@ -106,6 +110,7 @@ impl Memory {
             }
             self.requests
                 .push_back((*requested, *requested_port, ends.client));
+            self.name_client(*requested, *requested_port, ends.client);
             return;
         }
         let Some((kind, mut denied)) = read(time, what) else {
@@ -114,10 +119,10 @@ impl Memory {
         denied.serves = around.serves;
         denied.has_session = around.has_session;
         denied.requested_by = self.requested_by(&kind);
-        if !self.kinds.contains_key(&kind) {
-            self.make_room();
-        }
+        self.make_room(&kind);
         self.kinds
+            .entry(kind.reason)
+            .or_default()
             .entry(kind)
             .and_modify(|known| known.add(&denied))
             .or_insert(denied);
@@ -129,6 +134,7 @@ impl Memory {
         let mut found: Vec<Denied> = self
             .kinds
             .values()
+            .flat_map(HashMap::values)
             .filter(|denied| wanted(denied))
             .cloned()
             .collect();
@@ -144,9 +150,19 @@ impl Memory {
         self.forgotten
     }
 
+    /// How many kinds were forgotten, since monitor mode began, that it let pass and that may
+    /// need an exception.
+    #[must_use]
+    pub const fn forgotten_evidence(&self) -> u64 {
+        self.forgotten_evidence
+    }
+
     /// Forgets what monitor mode let pass: it begins anew.
     pub fn begin_monitor(&mut self) {
-        self.kinds.retain(|kind, _| !kind.passed);
+        for kinds in self.kinds.values_mut() {
+            kinds.retain(|kind, _| !kind.passed);
+        }
+        self.forgotten_evidence = 0;
     }
 
     fn requested_by(&self, kind: &Kind) -> Option<IpAddr> {
@@ -157,18 +173,46 @@ impl Memory {
             .map(|(_, _, client)| *client)
     }
 
-    /// Forgets the older half when there are too many: rarely, and then at once.
-    fn make_room(&mut self) {
-        if self.kinds.len() < MAX_KINDS {
+    /// Says of the denials of this destination who asked for it, where that was not known yet: the
+    /// text may be read after the event.
+    fn name_client(&mut self, remote: IpAddr, port: u16, client: IpAddr) {
+        for (reason, kinds) in &mut self.kinds {
+            for attempt in [Attempt::Connect, Attempt::OutgoingSyn] {
+                for passed in [false, true] {
+                    let kind = Kind {
+                        attempt,
+                        reason: *reason,
+                        passed,
+                        remote,
+                        port,
+                    };
+                    if let Some(denied) = kinds.get_mut(&kind) {
+                        denied.requested_by.get_or_insert(client);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Forgets the older half of this kind's reason when there are too many: rarely, and then at
+    /// once.
+    fn make_room(&mut self, new: &Kind) {
+        let Some(kinds) = self.kinds.get_mut(&new.reason) else {
+            return;
+        };
+        if kinds.len() < MAX_KINDS || kinds.contains_key(new) {
             return;
         }
-        let mut times: Vec<u64> = self.kinds.values().map(|denied| denied.last).collect();
+        let mut times: Vec<u64> = kinds.values().map(|denied| denied.last).collect();
         let middle = times.len() / 2;
         let (_, median, _) = times.select_nth_unstable(middle);
         let median = *median;
-        let before = self.kinds.len();
-        self.kinds.retain(|_, denied| denied.last > median);
-        self.forgotten += u64::try_from(before - self.kinds.len()).unwrap_or(0);
+        for (kind, _) in kinds.extract_if(|_, denied| denied.last <= median) {
+            self.forgotten += 1;
+            if kind.passed && needs_exception(kind.reason) {
+                self.forgotten_evidence += 1;
+            }
+        }
     }
 }
 
@@ -340,9 +384,10 @@ mod tests {
                 &around,
             );
         }
-        assert!(memory.kinds.len() <= MAX_KINDS);
+        let kept = |memory: &Memory| memory.find(|_| true).len();
+        assert!(kept(&memory) <= MAX_KINDS);
         assert_eq!(
-            memory.forgotten() + u64::try_from(memory.kinds.len()).expect("few"),
+            memory.forgotten() + u64::try_from(kept(&memory)).expect("few"),
             100_000
         );
         let [_, b, c, d] = 99_999_u32.to_be_bytes();
@@ -356,7 +401,54 @@ mod tests {
             let [_, b, c, d] = number.to_be_bytes();
             memory.note(200_000, &syn([11, b, c, d], 50_000, "enforce"), &around);
         }
-        assert!(memory.kinds.len() <= MAX_KINDS);
+        assert!(kept(&memory) <= MAX_KINDS);
+    }
+
+    /// M1: whoever scans a host in monitor mode does not make it forget the back end that its FTP
+    /// server connects to once a day.
+    #[test]
+    fn m1_a_scan_does_not_displace_what_other_reasons_denied() {
+        let mut memory = Memory::default();
+        let around = Around::default();
+        let backend: IpAddr = [192, 0, 2, 10].into();
+        memory.note(
+            1,
+            &Happening::ConnectRefused {
+                destination: backend,
+                port: 389,
+                pid: 4242,
+                reason: Reason::ConnectToStranger.label().into(),
+                mode: "monitor".into(),
+            },
+            &around,
+        );
+        for number in 0..2_000_u32 {
+            let [_, b, c, d] = number.to_be_bytes();
+            memory.note(9, &syn([10, b, c, d], 50_000, "monitor"), &around);
+        }
+        let connects = memory.find(|denied| denied.attempt == Attempt::Connect);
+        assert_eq!(
+            connects.first().map(|denied| denied.remote),
+            Some(backend),
+            "the scan displaced it"
+        );
+        // What was forgotten needs no exception: strangers at data ports.
+        assert!(memory.forgotten() > 0);
+        assert_eq!(memory.forgotten_evidence(), 0);
+        for number in 0..2_000_u32 {
+            let [_, b, c, d] = number.to_be_bytes();
+            let what = Happening::ConnectRefused {
+                destination: [10, b, c, d].into(),
+                port: 6667,
+                pid: 4242,
+                reason: Reason::ConnectToStranger.label().into(),
+                mode: "monitor".into(),
+            };
+            memory.note(9, &what, &around);
+        }
+        assert!(memory.forgotten_evidence() > 0);
+        memory.begin_monitor();
+        assert_eq!(memory.forgotten_evidence(), 0);
     }
 
     #[test]
@@ -394,8 +486,20 @@ mod tests {
         let [other, asked] = found.as_slice() else {
             panic!("{found:?}");
         };
+        assert_eq!(other.requested_by, None);
         assert_eq!(asked.requested_by, Some(ends.client));
         assert_eq!((asked.pid, asked.serves), (Some(4242), Some(ends)));
-        assert_eq!(other.requested_by, None);
+        // Text is read after the event: its ring buffer is another one.
+        memory.note(
+            4,
+            &Happening::ForeignPortRequest {
+                ends,
+                requested: [10, 0, 0, 9].into(),
+                requested_port: 6668,
+            },
+            &Around::default(),
+        );
+        let found = memory.find(|denied| denied.requested_by == Some(ends.client));
+        assert_eq!(found.len(), 2, "{found:?}");
     }
 }

@@ -195,13 +195,24 @@ impl Evidence {
                 self.sources.len() - SHOWN
             );
         }
-        if self.proposals.is_empty() {
+        if self.is_incomplete() {
+            text.push_str(
+                "\nnot everything that was counted could be remembered: there was too much. The \
+                 server may need\nmore than is proposed here; stay in monitor mode until the counts \
+                 stand still\n",
+            );
+        } else if self.proposals.is_empty() {
             text.push_str("\nno exception is needed for what was seen: `ftpguard mode enforce`\n");
+        }
+        if self.proposals.is_empty() {
             return text;
         }
         text.push_str("\nto think about before `ftpguard mode enforce`\n");
         for proposal in &self.proposals {
-            let _ = writeln!(text, "\n# {}", proposal.reason);
+            text.push('\n');
+            for line in proposal.reason.lines() {
+                let _ = writeln!(text, "# {line}");
+            }
             if !proposal.setting.is_empty() {
                 let _ = writeln!(text, "{}", proposal.setting);
             }

@@ -7,6 +7,7 @@ use crate::doctor::{
 fn report() -> Report {
     let found = Found {
         pid: 4242,
+        uid: Some(0),
         program: "proftpd".to_owned(),
         product: Product::Proftpd,
         version: Some("1.3.8".to_owned()),
@@ -21,6 +22,7 @@ fn report() -> Report {
     };
     let bare = Found {
         pid: 77,
+        uid: None,
         program: "vsftpd".to_owned(),
         product: Product::Vsftpd,
         version: None,
@@ -54,6 +56,53 @@ fn report() -> Report {
 fn everything_is_told() {
     insta::assert_snapshot!("everything", report().render());
     assert_eq!(report().bad(), 1);
+}
+
+/// Anybody on this host can give a program any name and any settings.
+#[test]
+fn no_name_or_setting_reaches_the_terminal_as_it_is() {
+    let odd = "x\u{1b}]0;owned\u{7}\n  ok    all is well\u{9b}31m";
+    let found = Found {
+        pid: 4242,
+        uid: Some(0),
+        program: format!("pure-ftpd{odd}"),
+        product: Product::PureFtpd,
+        version: Some(odd.to_owned()),
+        control_ports: vec![21],
+        said: Said {
+            file: Some(odd.into()),
+            public_address: Some(odd.to_owned()),
+            weak: vec![odd.to_owned()],
+            odd: vec![odd.to_owned()],
+            ..Said::default()
+        },
+    };
+    let report = Report {
+        servers: vec![FoundServer::of(&found)],
+        ..Report::default()
+    };
+    let text = report.render();
+    let lines = text.lines().count();
+    assert!(
+        !text.contains(|letter: char| letter.is_control() && letter != '\n'),
+        "{text:?}"
+    );
+    let plain = Report {
+        servers: vec![FoundServer::of(&Found {
+            program: "pure-ftpd".to_owned(),
+            version: Some("x".to_owned()),
+            said: Said {
+                file: Some("x".into()),
+                public_address: Some("x".to_owned()),
+                weak: vec!["x".to_owned()],
+                odd: vec!["x".to_owned()],
+                ..Said::default()
+            },
+            ..found
+        })],
+        ..Report::default()
+    };
+    assert_eq!(lines, plain.render().lines().count(), "{text}");
 }
 
 #[test]

@@ -139,16 +139,14 @@ impl Guard {
         } else {
             Admission::Pinhole as u16
         };
-        let listener_open = Maps::change(
-            &mut maps.listeners,
-            &endpoint,
-            &Listener {
-                session: session.id,
-                pinhole: wanted,
-                admission,
-                ..listener
-            },
-        )?;
+        let announced = Listener {
+            session: session.id,
+            pinhole: wanted,
+            admission,
+            ..listener
+        };
+        maps.mark_lenient(port, &announced);
+        let listener_open = Maps::change(&mut maps.listeners, &endpoint, &announced)?;
         let session_open = Maps::change(
             &mut maps.sessions,
             key,

@@ -1,7 +1,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::{state::Tally, status::Hooks};
+use crate::{
+    state::Tally,
+    status::{Endurance, Hooks},
+};
 
 /// A guard with something of everything.
 pub(crate) fn sample() -> Status {
@@ -11,7 +14,12 @@ pub(crate) fn sample() -> Status {
         count,
         text: String::new(),
     };
+    let endurance = Endurance {
+        max_sessions: 16_384,
+        ..Endurance::default()
+    };
     Status {
+        endurance,
         version: "0.1.0".to_owned(),
         pid: 1,
         mode: "enforce".to_owned(),
@@ -78,7 +86,10 @@ fn every_figure_is_in_its_place() {
         r#"ftpguard_listeners{owner="foreign"} 4"#,
         r#"ftpguard_table_capacity{table="sessions"} 16384"#,
         r#"ftpguard_mode{mode="enforce"} 1"#,
+        r#"ftpguard_table_capacity{table="listeners"} 32768"#,
         r#"ftpguard_mode{mode="monitor"} 0"#,
+        "ftpguard_enforcement_refused 0",
+        "ftpguard_unguarded_interfaces 0",
         r#"ftpguard_hook_attached{interface="we\"ird",direction="ingress",hook="xdp-native"} 1"#,
         r#"ftpguard_hook_attached{interface="we\"ird",direction="egress",hook="tcx"} 0"#,
         "ftpguard_unsafe_processes 2",
@@ -92,6 +103,56 @@ fn every_figure_is_in_its_place() {
         assert!(text.lines().any(|other| other == line), "{line}\n{text}");
     }
     assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+/// I8: while everything passes because a proxy hides the clients, nothing is enforced.
+#[test]
+fn i8_what_is_not_enforced_is_not_told_as_enforced() {
+    let status = Status {
+        not_enforced: Some("all clients come from 10.0.0.1".to_owned()),
+        ..sample()
+    };
+    let text = exposition(&status, &Usage::default()).expect("text");
+    for line in [
+        r#"ftpguard_mode{mode="enforce"} 0"#,
+        r#"ftpguard_mode{mode="monitor"} 1"#,
+        "ftpguard_enforcement_refused 1",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn capacities_are_those_of_this_guard() {
+    let mut status = sample();
+    status.endurance.max_sessions = 1_000;
+    let text = exposition(&status, &Usage::default()).expect("text");
+    for line in [
+        r#"ftpguard_table_capacity{table="sessions"} 1000"#,
+        r#"ftpguard_table_capacity{table="pinholes"} 1000"#,
+        r#"ftpguard_table_capacity{table="listeners"} 2000"#,
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+    }
+}
+
+/// An interface that never could be guarded has no hook that somebody could have detached.
+#[test]
+fn an_unguarded_interface_lost_no_hook() {
+    let mut status = sample();
+    status.interfaces.push(Hooks {
+        interface: "odd0".to_owned(),
+        ingress: "none".to_owned(),
+        egress: "none".to_owned(),
+        ..Hooks::default()
+    });
+    let text = exposition(&status, &Usage::default()).expect("text");
+    assert!(!text.contains("odd0"), "{text}");
+    assert!(
+        text.lines()
+            .any(|line| line == "ftpguard_unguarded_interfaces 1"),
+        "{text}"
+    );
 }
 
 #[test]

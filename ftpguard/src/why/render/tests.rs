@@ -221,8 +221,9 @@ fn evidence_and_what_it_proposes() {
             count(Reason::ClosedPort, 600),
             count(Reason::ConnectToStranger, 2),
         ],
-        proposals: propose(&sources),
+        proposals: propose(&sources, &[]),
         sources,
+        forgotten: 0,
     };
     insta::assert_snapshot!("evidence", evidence.render(NOW));
     let quiet = Evidence {
@@ -230,4 +231,25 @@ fn evidence_and_what_it_proposes() {
         ..Evidence::default()
     };
     insta::assert_snapshot!("evidence_none", quiet.render(NOW));
+    // M1: that nothing is needed is said only where all of it is known.
+    let nothing_needed = "no exception is needed";
+    let scanned = Evidence {
+        reasons: vec![count(Reason::ClosedPort, 600)],
+        ..quiet
+    };
+    assert!(scanned.render(NOW).contains(nothing_needed));
+    for incomplete in [
+        Evidence {
+            forgotten: 1,
+            ..scanned.clone()
+        },
+        Evidence {
+            reasons: vec![count(Reason::ConnectToStranger, 1)],
+            ..scanned
+        },
+    ] {
+        let text = incomplete.render(NOW);
+        assert!(!text.contains(nothing_needed), "{text}");
+        assert!(text.contains("stay in monitor mode"), "{text}");
+    }
 }
