@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::chown,
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -215,6 +216,28 @@ fn detach_leaves_nothing() {
             .success("detach")
             .expect("detach");
     }
+}
+
+/// Somebody who may not ask is told so, and not that nothing is attached; the guard stays.
+#[test]
+fn detach_by_somebody_else_fails() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let guard = guard(&stage);
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(guard::binary())
+        .args(["detach", "--runtime-dir"])
+        .arg(guard.runtime_dir());
+    let done = stage
+        .sandbox
+        .server()
+        .run(&mut command, Duration::from_secs(5))
+        .expect("it ends");
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    assert!(done.stderr.contains("no permission to ask"), "{done:?}");
+    assert!(!done.stdout.contains("nothing is attached"), "{done:?}");
+    play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
 }
 
 /// `--on-stop keep`: as after a crash.
