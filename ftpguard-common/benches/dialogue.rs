@@ -6,7 +6,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ftpguard_common::{
     event::Direction,
-    ftp::{Dialogue, Received, Segment},
+    ftp::{Dialogue, Received, Segment, Sent},
 };
 
 /// What one passive transfer says on the control connection.
@@ -45,12 +45,33 @@ fn dialogue(criterion: &mut Criterion) {
     let listing = b"-rw-r--r-- 1 ftp ftp 1024 Jan 01 00:00 some-file-name.tar.gz\r\n".repeat(30);
     group.throughput(Throughput::Bytes(listing.len() as u64));
     group.bench_function("text of a block", |bencher| {
+        // Within an answer: text outside one would not be FTP, and not be read on.
         let mut dialogue = Dialogue::new();
+        dialogue.feed(Direction::ToClient, b"220 ready\r\n", 0, &mut |_| {});
+        dialogue.feed(Direction::ToServer, b"STAT\r\n", 0, &mut |_| {});
+        dialogue.feed(Direction::ToClient, b"213-Status\r\n", 0, &mut |_| {});
         bencher.iter(|| {
             dialogue.feed(Direction::ToClient, black_box(&listing), 0, &mut |_| {});
         });
+        let mut events = 0;
+        dialogue.feed(Direction::ToClient, b"213 End\r\n", 0, &mut |_| {});
+        dialogue.feed(Direction::ToServer, b"PASV\r\n", 0, &mut |_| events += 1);
+        assert!(events > 0, "it reads on");
+    });
+    // What everything else is measured against: lines are found, and not read.
+    group.bench_function("lines split at LF only", |bencher| {
+        bencher.iter(|| {
+            let lines = black_box(&listing[..]).split(|byte| *byte == b'\n');
+            assert_eq!(lines.map(black_box).count(), 31);
+        });
     });
     group.finish();
+    println!(
+        "memory of a connection: dialogue {} bytes, received {}, sent {}",
+        size_of::<Dialogue>(),
+        size_of::<Received>(),
+        size_of::<Sent>()
+    );
 }
 
 /// Segments of commands, each acknowledged.

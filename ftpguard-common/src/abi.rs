@@ -30,6 +30,8 @@ pub const MAX_PEERS: u32 = 16_384;
 pub const MAX_EXCEPTIONS: u32 = 1_024;
 /// How many refused destinations the egress guard remembers.
 pub const MAX_BARRED: u32 = 4_096;
+/// Pinholes at addresses that are not this host's, found by client and port.
+pub const MAX_ELSEWHERE: u32 = 4_096;
 /// How many addresses this host may have.
 pub const MAX_ADDRESSES: u32 = 4_096;
 /// How many of this host's addresses are found without a search: a power of two.
@@ -477,8 +479,12 @@ pub struct KernelOffsets {
     pub destination_v6: u32,
     /// `struct task_struct`: `pid`, an `int`.
     pub task_pid: u32,
-    /// Zero.
-    pub pad: u32,
+    /// `struct sock`: `skc_net`, a pointer to a `struct net`.
+    pub network: u32,
+    /// `struct net`: `user_ns`, a pointer to a `struct user_namespace`.
+    pub owner: u32,
+    /// `struct user_namespace`: `level`, an `int`: 0 for the first one.
+    pub level: u32,
 }
 
 const _: () = {
@@ -495,7 +501,7 @@ const _: () = {
     assert!(size_of::<Exception>() == 20);
     assert!(size_of::<Barred>() == 20);
     assert!(size_of::<Policy>() == 56);
-    assert!(size_of::<KernelOffsets>() == 40);
+    assert!(size_of::<KernelOffsets>() == 48);
     // A per-CPU array of counters stays within one page for each CPU.
     assert!(COUNTER_COUNT <= 512);
 };
@@ -505,7 +511,7 @@ const _: () = {
 /// each other's maps.
 #[expect(clippy::cast_possible_truncation, reason = "sizes of small types")]
 pub const LAYOUT: [u32; 18] = [
-    1,
+    2,
     OBSERVER_SLOTS,
     ADDRESS_SLOTS,
     size_of::<SessionKey>() as u32,

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn v4_is_stored_mapped_and_read_back_as_v4() {
+    fn k1_v4_is_stored_mapped_and_read_back_as_v4() {
         let address = Address::from(Ipv4Addr::new(192, 0, 2, 1));
         assert!(address.is_v4());
         assert_eq!(

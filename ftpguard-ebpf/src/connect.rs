@@ -63,11 +63,16 @@ pub(crate) fn decide(address: Address, port: Port) -> Option<Reason> {
     // SAFETY: read at once; a change meanwhile is as good as one just before or after.
     let process = unsafe { PROCESSES.get(&tgid) }?;
     let shared = process.flags & process_flags::SHARED != 0;
-    if process.session_id == 0 && !shared {
+    let turned_away = process.flags & process_flags::TURNED_AWAY != 0;
+    if process.session_id == 0 && !shared && !turned_away {
         return Some(Reason::ConnectUnprompted);
     }
     if is_listed(address, port) {
         return Some(Reason::ConnectListed);
+    }
+    if process.session_id == 0 && !shared {
+        // It serves a client for whom there was no room, and who is not to profit from that.
+        return Some(Reason::ConnectToStranger);
     }
     let active = policy().map_or(Active::Off as u32, |policy| policy.active);
     if active != Active::Client as u32 {
@@ -84,6 +89,9 @@ pub(crate) fn decide(address: Address, port: Port) -> Option<Reason> {
 fn session_of(process: &Process, shared: bool) -> Option<SessionKey> {
     if !shared {
         return Some(process.session);
+    }
+    if process.flags & process_flags::UNSAFE != 0 {
+        return None;
     }
     serving::current().map(|serving| serving.session)
 }

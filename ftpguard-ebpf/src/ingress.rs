@@ -14,7 +14,10 @@ use ftpguard_common::{
 
 use crate::{
     lookup::Lookup,
-    maps::{ADDRESS_AT, ADDRESSES, HEARTBEAT, LISTENERS, PINHOLES, PORTS},
+    maps::{
+        ADDRESS_AT, ADDRESSES, ANY_ELSEWHERE, ELSEWHERE, GATES, HEARTBEAT, LISTENERS, PINHOLES,
+        PORTS,
+    },
     peers::is_peer,
     report::{Ends, now, policy, settle},
 };
@@ -53,7 +56,109 @@ pub(crate) fn judge_segment(segment: &Segment) -> Verdict {
         local: segment.destination,
         local_port: segment.destination_port,
     };
-    settle(decide(&ends), EventKind::SynDenied, &ends, 0)
+    let mut reason = decide(&ends);
+    if matches!(reason, Reason::NoPinhole | Reason::ClosedPort) && has_pinhole_elsewhere(&ends) {
+        reason = Reason::Pinhole;
+    }
+    settle(reason, EventKind::SynDenied, &ends, 0)
+}
+
+/// Judges one segment that is passed on to another host or container, at its way out: the
+/// addresses are those that it arrives with, whatever was translated. `came_by`: the interface
+/// that it came by.
+///
+/// Only denials are counted, as at the last gate.
+#[inline(always)]
+pub(crate) fn judge_forwarded(segment: &Segment, came_by: u32) -> Verdict {
+    let ends = Ends {
+        remote: segment.source,
+        remote_port: segment.source_port,
+        local: segment.destination,
+        local_port: segment.destination_port,
+    };
+    let Some(reason) = decide_forwarded(&ends) else {
+        return Verdict::Pass;
+    };
+    if matches!(reason.verdict(), Verdict::Pass) {
+        return Verdict::Pass;
+    }
+    // SAFETY: the value is not read.
+    if is_monitor() && unsafe { GATES.get(came_by) }.is_some() {
+        return Verdict::Pass;
+    }
+    settle(reason, EventKind::SynDenied, &ends, 0)
+}
+
+/// `None` where no guarded ftpd is known to listen.
+#[inline(always)]
+fn decide_forwarded(ends: &Ends) -> Option<Reason> {
+    let port = ends.local_port;
+    let word = *PORTS.get(u32::from(port.number()))?;
+    if word & port_word::GUARDED == 0 || word & port_word::CONTROL != 0 || has_pinhole(ends) {
+        return None;
+    }
+    // SAFETY: as in `find_listener`.
+    let listener = match unsafe { LISTENERS.get(&Endpoint::new(ends.local, port)) } {
+        Some(listener) => listener,
+        None => {
+            // SAFETY: as in `find_listener`.
+            let wildcard = unsafe { LISTENERS.get(&Endpoint::new(Address::WILDCARD, port)) }?;
+            // Of another namespace, or of this one.
+            if wildcard.pinhole.server != ends.local {
+                return None;
+            }
+            wildcard
+        }
+    };
+    if listener.control_port == Port::NONE {
+        None
+    } else if listener.is_strict() {
+        Some(Reason::NoPinhole)
+    } else {
+        Some(without_pinhole(listener, ends.remote))
+    }
+}
+
+/// Whether this client has a pinhole for this port at an address that is not this host's, to
+/// which the destination may be translated. Then a later gate judges: the one at the way out, or
+/// the last.
+#[inline(always)]
+fn has_pinhole_elsewhere(ends: &Ends) -> bool {
+    if ANY_ELSEWHERE.get(0).is_none_or(|any| *any == 0) {
+        return false;
+    }
+    let key = elsewhere(ends.remote, ends.local_port);
+    // SAFETY: an address is read at once; one that is replaced meanwhile is checked all the same.
+    let Some(server) = (unsafe { ELSEWHERE.get(&key) }) else {
+        return false;
+    };
+    let key = PinholeKey {
+        server: *server,
+        ..key
+    };
+    // SAFETY: the value is not read.
+    unsafe { PINHOLES.get(&key) }.is_some()
+}
+
+const fn elsewhere(client: Address, port: Port) -> PinholeKey {
+    PinholeKey {
+        client,
+        server: Address::WILDCARD,
+        port,
+        pad: 0,
+    }
+}
+
+/// A pinhole was made. Where it is for an address that is not this host's, it is remembered.
+#[inline(always)]
+pub(crate) fn remember(pinhole: &PinholeKey) {
+    if is_ours(pinhole.server) {
+        return;
+    }
+    let key = elsewhere(pinhole.client, pinhole.port);
+    // An LRU map always has room.
+    let _ = ELSEWHERE.insert(&key, &pinhole.server, 0);
+    let _ = ANY_ELSEWHERE.set(0, &1, 0);
 }
 
 /// Judges what looks for a listening socket: the last gate.

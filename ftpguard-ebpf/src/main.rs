@@ -105,6 +105,11 @@ fn guard_and_watch_egress(ctx: TcContext) -> i32 {
         watch::capture(&ctx, &segment, Direction::ToClient);
         return NEXT_PROGRAM;
     }
+    // SAFETY: the context is valid as long as the program runs.
+    let came_by = unsafe { (*ctx.skb.skb).ingress_ifindex };
+    if came_by != 0 && ingress::judge_forwarded(&segment, came_by) == Verdict::Deny {
+        return TC_ACT_SHOT;
+    }
     action(egress::judge_segment(&segment))
 }
 

@@ -7,9 +7,9 @@ use aya_ebpf::{
 use ftpguard_common::{
     abi::{
         ADDRESS_SLOTS, Advice, Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener,
-        MAX_ADDRESSES, MAX_BARRED, MAX_EXCEPTIONS, MAX_FORMER_LISTENERS, MAX_GATES, MAX_LISTENERS,
-        MAX_PEERS, MAX_PINHOLES, MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS, OBSERVER_SLOTS, Peer,
-        Pinhole, PinholeKey, Policy, Process, Serving, Session, SessionKey,
+        MAX_ADDRESSES, MAX_BARRED, MAX_ELSEWHERE, MAX_EXCEPTIONS, MAX_FORMER_LISTENERS, MAX_GATES,
+        MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES, MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS,
+        OBSERVER_SLOTS, Peer, Pinhole, PinholeKey, Policy, Process, Serving, Session, SessionKey,
     },
     event::{ControlHeader, EventBudget, MAX_CAPTURE, SOURCES, Told},
     net::Address,
@@ -22,6 +22,19 @@ use ftpguard_common::{
 #[map]
 pub(crate) static PINHOLES: HashMap<PinholeKey, Pinhole> =
     HashMap::with_max_entries(MAX_PINHOLES, 0);
+
+/// Servers at addresses that are not this host's, as containers have them, by the client and the
+/// port of a pinhole made there; the key's server is the wildcard. Written by the socket observer,
+/// read for SYNs that would be denied: their destination may be translated later. It says where to
+/// look for a pinhole, no more. Full: the oldest is forgotten.
+#[map]
+pub(crate) static ELSEWHERE: LruHashMap<PinholeKey, Address> =
+    LruHashMap::with_max_entries(MAX_ELSEWHERE, 0);
+
+/// Not 0 once there was anything in `ELSEWHERE`: on most hosts there never is. Written by the
+/// socket observer.
+#[map]
+pub(crate) static ANY_ELSEWHERE: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Listening sockets of guarded ftpds, and foreign ones in the declared range. Written by the
 /// socket observer, by the daemon when it adopts; read for SYNs without a pinhole. Full: the

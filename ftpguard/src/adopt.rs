@@ -6,6 +6,7 @@
 //! round adds nothing: what a process did between being read and being written is seen in the
 //! next one. Only then are the hooks attached that deny.
 
+pub(crate) mod alive;
 pub mod apply;
 pub mod decide;
 pub mod latecomers;
@@ -34,9 +35,17 @@ pub fn adopt(
         let snapshot = reader.read().context("reading open sockets from /proc")?;
         let known = apply::known_sessions(kernel);
         let plan = decide::decide(&snapshot, rules, &known);
-        let Applied { added, opened } =
-            apply::apply(kernel, &plan).context("adopting open sessions")?;
+        let Applied {
+            added,
+            opened,
+            left_out,
+        } = apply::apply(kernel, &plan).context("adopting open sessions")?;
         sessions.extend(opened);
+        if added == 0 || round == MAX_ROUNDS {
+            for incident in left_out {
+                kernel.maps.leave_out(incident);
+            }
+        }
         if added == 0 {
             apply::forget_closed(kernel, &plan, &mut sessions)
                 .context("checking adopted sessions")?;

@@ -29,14 +29,36 @@ pub enum Exit {
     Configuration,
 }
 
+impl Exit {
+    /// All of them, by status.
+    pub const ALL: [Self; 4] = [Self::Done, Self::Failed, Self::Usage, Self::Configuration];
+
+    /// The status that the shell sees.
+    #[must_use]
+    pub const fn status(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Configuration => 3,
+        }
+    }
+
+    /// What it means, for the manual.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done, or told to stop",
+            Self::Failed => "failed: one line on standard error says what, and what to do",
+            Self::Usage => "the command line makes no sense: one line says where",
+            Self::Configuration => "the configuration file is wrong: one line says where",
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-            Exit::Configuration => 3,
-        })
+        Self::from(exit.status())
     }
 }
 
@@ -168,10 +190,10 @@ pub struct DoctorArgs {
     /// The file, and what stands over it.
     #[command(flatten)]
     pub given: Given,
-    /// Write the proposed configuration to the file
+    /// Write the proposed configuration to the file, if it is not there or as it was installed
     #[arg(long)]
     pub write: bool,
-    /// Replace a file that is there already
+    /// Replace a file that somebody has written
     #[arg(long, requires = "write")]
     pub force: bool,
     /// Whom to ask, and how to print.

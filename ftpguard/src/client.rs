@@ -49,14 +49,7 @@ pub fn detach(args: &EnduringAskArgs) -> Result<()> {
         daemon_ended: ended,
         hooks,
     };
-    show(&args.ask, &told, || {
-        let daemon = if ended {
-            "the daemon has ended"
-        } else {
-            "no daemon was running"
-        };
-        format!("{daemon}; {hooks} further hooks removed; nothing is attached\n")
-    })
+    show(&args.ask, &told, || told.render())
 }
 
 /// How long a daemon may take to end.
@@ -67,6 +60,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Removed {
     daemon_ended: bool,
     hooks: usize,
+}
+
+impl Removed {
+    /// For people.
+    fn render(&self) -> String {
+        let daemon = if self.daemon_ended {
+            "the daemon has ended"
+        } else {
+            "no daemon was running"
+        };
+        let hooks = self.hooks;
+        format!("{daemon}; {hooks} further hooks removed; nothing is attached\n")
+    }
 }
 
 /// `ftpguard reload`.
@@ -156,4 +162,31 @@ fn write(text: &str) -> Result<()> {
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
         .context("writing to standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_detach_did_is_one_line() {
+        for (daemon_ended, hooks, line) in [
+            (
+                true,
+                0,
+                "the daemon has ended; 0 further hooks removed; nothing is attached\n",
+            ),
+            (
+                false,
+                17,
+                "no daemon was running; 17 further hooks removed; nothing is attached\n",
+            ),
+        ] {
+            let removed = Removed {
+                daemon_ended,
+                hooks,
+            };
+            assert_eq!(removed.render(), line);
+        }
+    }
 }

@@ -47,6 +47,7 @@ use crate::{
 const MAX_REQUEST: u64 = 4_096;
 /// How many clients are served at once.
 const MAX_CLIENTS: usize = 16;
+const NO_PLACE: &str = "too many clients at once; end an `ftpguard events --follow` or `top`";
 /// How long a client may take to ask, and to take one line of the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -196,16 +197,17 @@ impl ControlSocket {
                     continue;
                 }
             };
-            // No place: the connection is closed, which the client reports.
-            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                let questions = questions.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = serve_client(stream, questions).await {
-                        log::debug!("control socket client: {error}");
-                    }
-                    drop(place);
-                });
-            }
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                turn_away(stream);
+                continue;
+            };
+            let questions = questions.clone();
+            tokio::spawn(async move {
+                if let Err(error) = serve_client(stream, questions).await {
+                    log::debug!("control socket client: {error}");
+                }
+                drop(place);
+            });
         }
     }
 }
@@ -218,13 +220,19 @@ impl Drop for ControlSocket {
 }
 
 /// Asks the guard that uses this runtime folder to end, and waits until it has. Whether there was
-/// one.
+/// one; an error where it does not end, or cannot be asked.
 pub fn end(folder: &Path, patience: Duration) -> Result<bool> {
-    let Ok(mut reader) = send(folder, &Request::Detach {}) else {
-        return Ok(false);
+    let mut reader = match send(folder, &Request::Detach {}) {
+        Ok(reader) => reader,
+        Err(error) if says_nobody(&error) => return Ok(false),
+        Err(error) => return Err(error),
     };
-    // Nothing comes but the end.
-    let _ = reader.read_line(&mut String::new());
+    // Nothing comes but the end, or a refusal.
+    let mut line = String::new();
+    let _ = reader.read_line(&mut line);
+    if let Ok(Reply::Error(refusal)) = serde_json::from_str(&line) {
+        bail!(refusal);
+    }
     let deadline = Instant::now() + patience;
     loop {
         match lock(folder) {
@@ -235,6 +243,15 @@ pub fn end(folder: &Path, patience: Duration) -> Result<bool> {
             Err(_) => thread::sleep(Duration::from_millis(10)),
         }
     }
+}
+
+/// Whether nobody listens on the socket: it is not there, or its guard has died.
+fn says_nobody(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    matches!(
+        kind,
+        Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    )
 }
 
 fn socket_path(folder: &Path) -> PathBuf {
@@ -298,6 +315,18 @@ pub(crate) fn remove_stale(path: &Path, in_use: impl FnOnce() -> anyhow::Error) 
         return Err(in_use());
     }
     fs::remove_file(path).with_context(|| format!("removing the stale {}", path.display()))
+}
+
+/// Says that there is no place. A client that does not read at once gets no answer.
+fn turn_away(stream: UnixStream) {
+    let told = stream.into_std().and_then(|mut stream| {
+        let mut line = serde_json::to_vec(&Reply::Error(NO_PLACE.to_owned()))?;
+        line.push(b'\n');
+        stream.write_all(&line)
+    });
+    if let Err(error) = told {
+        log::debug!("control socket client: {error}");
+    }
 }
 
 async fn serve_client(stream: UnixStream, questions: mpsc::Sender<Question>) -> io::Result<()> {
@@ -414,7 +443,11 @@ fn send(folder: &Path, request: &Request) -> Result<BufReader<BlockingStream>> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    stream.write_all(&line).context("asking the guard")?;
+    match stream.write_all(&line) {
+        // It may have answered before it was asked: that there is no place.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written.context("asking the guard")?,
+    }
     Ok(BufReader::new(stream))
 }
 
@@ -424,7 +457,7 @@ fn read_reply(reader: &mut BufReader<BlockingStream>) -> Result<Reply> {
         .read_line(&mut line)
         .context("reading the guard's answer")?;
     if line.is_empty() {
-        bail!("the guard closed the connection without an answer: too many clients at once");
+        bail!("the guard closed the connection without an answer");
     }
     let reply = serde_json::from_str(&line).context("reading the guard's answer")?;
     if let Reply::Error(error) = reply {

@@ -37,6 +37,9 @@ use crate::{
     values::printable,
 };
 
+/// The file as the packages install it. While it is still that, the proposal may take its place.
+const SHIPPED: &str = include_str!("../../packaging/ftpguard.toml");
+
 /// What is said at the top of the proposed file.
 const HEADING: &str = "\
 ftpguard's configuration, as `ftpguard doctor` proposes it for the FTP servers that it found. In
@@ -214,7 +217,7 @@ fn write(file: &Path, text: &str, force: bool) -> Result<()> {
     }
     let mut options = fs::File::options();
     options.write(true).mode(0o644);
-    if force {
+    if force || fs::read_to_string(file).is_ok_and(|text| text == SHIPPED) {
         options.create(true).truncate(true);
     } else {
         options.create_new(true);

@@ -28,6 +28,7 @@ use self::{
     firewall::Firewall,
     hidden::Clients,
     interfaces::Interfaces,
+    latecomers::Latecomers,
     main_loop::{Ended, LOOK_OVER, Rings, Stop},
     sweep::Sweep,
     text::Text,
@@ -43,7 +44,7 @@ use crate::{
     doctor::predict::Seen,
     events::{Ends, Happening},
     journal::Journal,
-    kernel::{Attached, Kernel, Maps, Ring},
+    kernel::{Attached, Kernel, KernelError, Maps, Ring},
     memory, metrics,
     network::Changes,
     preflight::{self, Host},
@@ -116,6 +117,7 @@ struct Guard {
     watching_since: u64,
     watcher: Watcher,
     text: Text,
+    latecomers: Latecomers,
     sweep: Sweep,
     alarm: Alarm,
     watchdog: Watchdog,
@@ -176,6 +178,7 @@ impl Guard {
                 TrackingArg::Text => READ_FOR_PINHOLES,
             }),
             text: Text::default(),
+            latecomers: Latecomers::default(),
             sweep,
             alarm,
             watchdog: Watchdog::from_environment(),
@@ -213,9 +216,16 @@ impl Guard {
         self.kernel.attach_connect()?;
         self.kernel.attach_lookup()?;
         for interface in &self.host.interfaces {
-            let attached = self
-                .kernel
-                .attach_interface(interface, self.config.xdp_mode.into())?;
+            let choice = self.config.xdp_mode.into();
+            let attached = match self.kernel.attach_interface(interface, choice) {
+                // No reason to refuse the others; it is told when interfaces are followed.
+                Err(error @ KernelError::NoEthernet(_)) => {
+                    log::warn!("{error}");
+                    self.interfaces.changed();
+                    continue;
+                }
+                attached => attached?,
+            };
             if let Some(reason) = &attached.fallback {
                 log::warn!("{interface}: no native XDP, {reason}; TC judges instead");
             }
@@ -242,6 +252,8 @@ impl Guard {
             control_ports: config.control_ports(),
             passive_ports: config.passive_ports(),
             new_control_ports,
+            max_sessions: config.max_sessions,
+            client_sessions: config.client_sessions,
             uses: u32::from(config.uses),
             now: clock::monotonic_ns(),
         };

@@ -30,21 +30,16 @@ pub struct Interface {
 }
 
 /// Every interface of the caller's network namespace, sorted by name.
-#[must_use]
-pub fn interfaces() -> Vec<Interface> {
-    let mut all: Vec<Interface> = nix::net::if_::if_nameindex()
-        .map(|interfaces| {
-            interfaces
-                .iter()
-                .map(|interface| Interface {
-                    name: interface.name().to_string_lossy().into_owned(),
-                    index: interface.index(),
-                })
-                .collect()
+pub fn interfaces() -> io::Result<Vec<Interface>> {
+    let mut all: Vec<Interface> = nix::net::if_::if_nameindex()?
+        .iter()
+        .map(|interface| Interface {
+            name: interface.name().to_string_lossy().into_owned(),
+            index: interface.index(),
         })
-        .unwrap_or_default();
+        .collect();
     all.sort();
-    all
+    Ok(all)
 }
 
 /// Tells when interfaces or addresses come, go or change.
@@ -108,7 +103,7 @@ mod tests {
             name: "lo".to_owned(),
             index: 1,
         };
-        assert!(interfaces().contains(&loopback));
+        assert!(interfaces().expect("interfaces").contains(&loopback));
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use systemd_journal_logger::JournalLog;
 use crate::{
     events::Record,
     logging::{journal, send_event, send_line},
+    privileges::drop_all,
 };
 
 /// How many lines may wait for a reader of standard output.
@@ -50,7 +51,12 @@ impl Output {
         thread::Builder::new()
             .name("output".to_owned())
             .stack_size(64 * 1024)
-            .spawn(move || write_lines(&queue, journal.as_ref(), &told))?;
+            .spawn(move || {
+                if let Err(error) = drop_all() {
+                    log::warn!("the output thread: {error:#}");
+                }
+                write_lines(&queue, journal.as_ref(), &told);
+            })?;
         Ok(Self {
             lines,
             done,

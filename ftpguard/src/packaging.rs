@@ -1,7 +1,7 @@
 //! Tests of what is shipped beside the binary: the unit, and the pages of the documentation.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -139,6 +139,68 @@ fn every_page_is_linked() {
         let path = page.canonicalize().expect("a page");
         let is_readme = path.file_name().is_some_and(|name| name == "README.md");
         assert!(is_readme || linked.contains(&path), "{}", page.display());
+    }
+}
+
+/// How often each source file below a folder says `unsafe`, comments left out.
+fn unsafe_places(folder: &Path, counts: &mut BTreeMap<String, usize>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            if !path.ends_with("target") {
+                unsafe_places(&path, counts);
+            }
+            continue;
+        }
+        // This file only speaks of it.
+        let is_source = path.extension().is_some_and(|extension| extension == "rs");
+        if !is_source || path.ends_with("packaging.rs") {
+            continue;
+        }
+        let count = read(&path)
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .map(|line| {
+                let code = ["unsafe {", "unsafe(", "unsafe impl ", "unsafe fn "];
+                code.map(|word| line.matches(word).count())
+                    .iter()
+                    .sum::<usize>()
+            })
+            .sum();
+        if count > 0 {
+            let name = path.strip_prefix(top()).expect("below the workspace");
+            counts.insert(name.display().to_string(), count);
+        }
+    }
+}
+
+#[test]
+fn every_unsafe_place_is_in_the_inventory() {
+    let mut counts = BTreeMap::new();
+    for package in ["ftpguard", "ftpguard-common", "ftpguard-ebpf"] {
+        unsafe_places(&top().join(package), &mut counts);
+    }
+    let listed: BTreeMap<String, usize> = read(&top().join("docs/unsafe.md"))
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.split('|').skip(1).map(str::trim);
+            let file = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
+            Some((file.to_owned(), cells.next()?.parse().ok()?))
+        })
+        .collect();
+    assert!(counts.len() > 20, "{counts:?}");
+    assert_eq!(
+        counts, listed,
+        "sources on the left, docs/unsafe.md on the right"
+    );
+    // The others cannot hold any.
+    for root in [
+        "xtask/src/main.rs",
+        "tests/src/lib.rs",
+        "ftpguard-common/src/ftp/mod.rs",
+    ] {
+        let text = read(&top().join(root));
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{root}");
     }
 }
 

@@ -184,7 +184,8 @@ fn mount_bpffs() -> bool {
     if bpffs_is_mounted() {
         return true;
     }
-    match mount_special("bpf", Path::new("/sys/fs/bpf")) {
+    // As systemd mounts it: by default everybody may make files in it.
+    match mount_special("bpf", Path::new("/sys/fs/bpf"), Some("mode=0700")) {
         Ok(()) => true,
         Err(error) => {
             log::warn!("{error:#}; until then the host is unguarded when the daemon dies");
@@ -193,13 +194,13 @@ fn mount_bpffs() -> bool {
     }
 }
 
-fn mount_special(kind: &'static str, place: &Path) -> Result<()> {
+fn mount_special(kind: &'static str, place: &Path, options: Option<&str>) -> Result<()> {
     mount(
         Some(kind),
         place,
         Some(kind),
         MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
-        None::<&str>,
+        options,
     )
     .with_context(|| {
         format!(

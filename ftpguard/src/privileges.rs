@@ -14,7 +14,16 @@ const KEPT: [Capability; 5] = [
     Capability::CAP_DAC_READ_SEARCH,
 ];
 
-/// Drops every other capability for good, and the way to get any back.
+/// Drops every capability of this thread, which is not the main one: for good.
+pub fn drop_all() -> Result<()> {
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set).context("dropping capabilities")?;
+    }
+    set_no_new_privs().context("giving up further privileges")
+}
+
+/// Drops every other capability of the main thread for good, and the way to get any back. Threads
+/// that were started before keep theirs.
 pub fn drop_the_rest() -> Result<()> {
     let kept: CapsHashSet = KEPT.into_iter().collect();
     // First what other programs could be started with, which needs CAP_SETPCAP.

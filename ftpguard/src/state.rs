@@ -53,6 +53,12 @@ impl State {
         !self.sessions.is_empty()
     }
 
+    /// Every control connection that is open.
+    #[must_use]
+    pub fn open_sessions(&self) -> HashSet<SessionKey> {
+        self.sessions.values().copied().collect()
+    }
+
     /// Follows one event of the kernel side.
     pub fn follow(&mut self, event: &Event) {
         let Some(kind) = EventKind::from_number(event.kind) else {

@@ -4,7 +4,7 @@
 //! [`ftpguard_common::ftp`]. What a finding changes is decided elsewhere
 //! (`guard/text.rs`): text labels, narrows and revokes, and never widens (rules P1 to P3).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ftpguard_common::{
     abi::SessionKey,
@@ -162,6 +162,13 @@ impl Watcher {
         if let Some(Text::Read(_)) = self.sessions.remove(key) {
             self.reading -= 1;
         }
+    }
+
+    /// Forgets every session that is not among these.
+    pub fn keep(&mut self, open: &HashSet<SessionKey>) {
+        self.sessions.retain(|key, _| open.contains(key));
+        let is_read = |text: &&Text| matches!(text, Text::Read(_));
+        self.reading = self.sessions.values().filter(is_read).count();
     }
 
     /// Whether the session's text cannot be read, or replies cannot be matched to commands. Not

@@ -1,16 +1,19 @@
 //! Everything is bounded: a client's share, every table, and what a full one does (rule K9).
 
+use std::{fmt::Write as _, fs, net::Ipv4Addr, thread, time::Duration};
+
+use ftpguard_common::{abi::MAX_ADDRESSES, verdict::Reason};
 use ftpguard_tests::{
     Family, Guard,
     attack::{self, Answer},
     client::{self, Commands},
-    ftpd::{FILE, Kind, Settings},
+    ftpd::{Activation, FILE, Kind, Settings},
     guard::Options,
     sandbox::Host,
-    scenario::Stage,
+    scenario::{Scene, Stage, Winner},
 };
 
-use crate::help::{guard_with, is_kind, stage};
+use crate::help::{guard_with, is_kind, play, stage};
 
 fn with(more: &[&str]) -> Options {
     Options {
@@ -91,12 +94,43 @@ fn k9_a_client_has_its_share_and_no_more() {
         let runtime = guard.kill().expect("it is killed");
         let guard = Guard::start_in(&stage.sandbox, &options, &runtime).expect("it starts again");
         assert!(incident(&guard, "client-quota") >= 2, "{}", guard.log());
-        std::thread::sleep(std::time::Duration::from_millis(2_200));
+        thread::sleep(Duration::from_millis(2_200));
         let events = guard.events();
         let told_again = events.iter().any(|event| is_kind(event, "out-of-room"));
         assert!(!told_again, "{kind:?}: {events:?}");
         let marked = status["unsafe_processes"].as_array().expect("a list");
         assert!(marked.is_empty(), "{kind:?}: {status:#}");
+    }
+}
+
+/// K9, O1: nor does it reach anybody in active mode, so its share cannot be left to bounce.
+#[test]
+fn k9_a_session_over_its_share_cannot_bounce() {
+    let manager = Activation::Manager { watched: true };
+    for (kind, activation) in [
+        (Kind::Vsftpd, Activation::Own),
+        (Kind::Proftpd, Activation::Own),
+        (Kind::Pyftpdlib, Activation::Own),
+        (Kind::Vsftpd, manager),
+        (Kind::Proftpd, manager),
+    ] {
+        let stage = stage(Settings {
+            activation,
+            ..Settings::unchecked(kind)
+        });
+        let scene = Scene::BounceToThirdHost;
+        play(&stage, scene, Winner::Attacker, None);
+        let guard = guard_with(&stage, &with(&["--client-sessions=1"]));
+        let login = || Family::ALL.map(|family| stage.login(family).expect("login"));
+        let held = stage.sandbox.client().enter(login).expect("namespace");
+        for family in Family::ALL {
+            let played = scene.play(&stage, family).expect("the scene can be played");
+            println!("{kind:?} {activation:?}: {}", played.told);
+            assert_ne!(played.winner, Winner::Attacker, "{}", guard.log());
+        }
+        let refused = guard.counter(Reason::ConnectToStranger).expect("status");
+        assert!(refused >= 2, "{kind:?} {activation:?}\n{}", guard.log());
+        drop(held);
     }
 }
 
@@ -121,6 +155,72 @@ fn k9_a_session_without_room_takes_no_other_pinhole() {
             assert!(stage.is_file(&content));
         })
         .expect("namespace");
+}
+
+/// K9, K10: a start that finds more control connections than there is room for, or than one client
+/// may hold, adopts what fits. The others are newcomers like any.
+#[test]
+fn k9_a_start_adopts_what_fits() {
+    for (kind, option, fits, told) in [
+        (Kind::Vsftpd, "--max-sessions=2", 2, "session-table-full"),
+        (Kind::Vsftpd, "--client-sessions=1", 1, "client-quota"),
+        (Kind::Pyftpdlib, "--client-sessions=1", 1, "client-quota"),
+    ] {
+        let stage = stage(Settings::unchecked(kind));
+        let honest = stage.sandbox.client();
+        honest
+            .enter(|| {
+                let mut open: Vec<_> = (0..3)
+                    .map(|_| stage.login(Family::V4).expect("login"))
+                    .collect();
+                let guard = guard_with(&stage, &with(&[option]));
+                let log = || format!("{kind:?} {option}\n{}", guard.log());
+                let admitted = open.iter_mut().filter_map(|ftp| {
+                    let port = ftp.passive(Commands::Classic).expect("PASV");
+                    let answer = attack::knock(honest, port).expect("a try");
+                    matches!(answer, Answer::Connected(_)).then_some(())
+                });
+                assert_eq!(admitted.count(), fits, "{}", log());
+                guard
+                    .wait_for_event("of those left out", |event| {
+                        is_kind(event, "out-of-room") && event["what"] == told
+                    })
+                    .expect("event");
+                assert!(incident(&guard, told) >= 3 - fits as u64, "{}", log());
+                drop(open);
+                one_transfer(&stage, honest);
+            })
+            .expect("namespace");
+    }
+}
+
+/// A host with more addresses than the guard remembers (those of Kubernetes services, all on one
+/// interface) is guarded, and goes on being guarded when one more comes.
+#[test]
+fn more_addresses_than_fit_are_no_reason_to_end() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let server = stage.sandbox.server();
+    let mut batch = "link add services0 type veth peer name services1\n".to_owned();
+    for number in 0..MAX_ADDRESSES {
+        let address = Ipv4Addr::from_bits(0x0a60_0000 + number);
+        writeln!(batch, "address add {address}/32 dev services0").expect("a line");
+    }
+    let file = stage.sandbox.folder().join("addresses");
+    fs::write(&file, batch).expect("a file");
+    let ip = |arguments: &[&str]| {
+        server
+            .ip(arguments)
+            .and_then(|done| done.success("ip"))
+            .expect("ip");
+    };
+    ip(&["-batch", file.to_str().expect("a path")]);
+    let guard = guard_with(&stage, &with(&[]));
+    ip(&["address", "add", "198.51.100.1/32", "dev", "services0"]);
+    // Longer than changes are followed at most.
+    thread::sleep(Duration::from_millis(200));
+    assert!(guard.status().is_ok(), "{}", guard.log());
+    one_transfer(&stage, stage.sandbox.client());
+    play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
 }
 
 /// K9: a full table denies the newcomer, counts and tells; who is in it stays.

@@ -279,7 +279,7 @@ fn t6_lies_work_without_a_guard() {
 }
 
 #[test]
-fn t6_lies_open_nothing_in_text_tracking() {
+fn p1_t6_lies_open_nothing_in_text_tracking() {
     let bed = Bed::new();
     let guard = guard(&bed, "text");
     for lie in Lie::ALL {
@@ -289,7 +289,7 @@ fn t6_lies_open_nothing_in_text_tracking() {
 }
 
 #[test]
-fn t6_lies_open_nothing_in_socket_tracking() {
+fn p1_t6_lies_open_nothing_in_socket_tracking() {
     let bed = Bed::new();
     let guard = guard(&bed, "socket");
     for lie in Lie::ALL {

@@ -273,3 +273,49 @@ fn gates_that_are_taken_away() {
     assert!(matches!(theft, Answer::Silent), "{theft:?}");
     honest.expect("the client connects");
 }
+
+/// The guard cannot ask which interfaces and addresses there are, because it may open no file:
+/// nothing is taken for gone.
+#[test]
+fn what_cannot_be_listed_is_not_gone() {
+    let stage = two_networks();
+    let guard = guard_with(&stage, &Options::default());
+    let limit = |most: &str| {
+        let mut command = Command::new("prlimit");
+        command.args([
+            "--pid",
+            &guard.id().to_string(),
+            &format!("--nofile={most}"),
+        ]);
+        Process::spawn(&mut command)
+            .and_then(|process| process.wait(Duration::from_secs(5)))
+            .and_then(|done| done.success("prlimit"))
+            .expect("a limit");
+    };
+    limit("3:4096");
+    add_address(stage.sandbox.server(), INTERFACE, ADDRESSES[0]);
+    thread::sleep(Duration::from_millis(300));
+    limit("4096:4096");
+    let gone = guard.events();
+    let gone = gone
+        .iter()
+        .find(|event| is_kind(event, "interface-gone") || is_kind(event, "gate-lost"));
+    assert!(gone.is_none(), "{}", guard.log());
+    let row = hooks(&guard, INTERFACE);
+    assert!(
+        row.as_ref()
+            .is_some_and(|row| row["ingress_holds"] == true && row["egress_holds"] == true),
+        "{row:?}\n{}",
+        guard.log()
+    );
+    // And the change is followed when it can be seen.
+    let target = SocketAddr::from((ADDRESSES[0], UNUSED));
+    let deadline = Instant::now() + Duration::from_secs(3);
+    loop {
+        let probe = attack::knock(stage.sandbox.thief(), target).expect("a try");
+        if matches!(probe, Answer::Silent) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{probe:?}\n{}", guard.log());
+    }
+}

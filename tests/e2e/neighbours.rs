@@ -1,6 +1,6 @@
 //! What else runs on the same host: ftpds in other network namespaces, other users of BPF.
 
-use std::{process::Command, time::Duration};
+use std::{process::Command, thread, time::Duration};
 
 use ftpguard_tests::{
     Family,
@@ -11,7 +11,9 @@ use ftpguard_tests::{
     scenario::{Scene, Winner},
 };
 
-use crate::help::{guard, play, stage};
+use serde_json::Value;
+
+use crate::help::{guard, is_kind, play, stage};
 
 /// Lets every processor handle packets of an interface (receive packet steering).
 const STEER: &str = r"mount -t sysfs sysfs /sys
@@ -32,6 +34,44 @@ fn an_ftpd_elsewhere_that_ends_takes_nothing_from_ours() {
     drop(theirs);
     play(&ours, Scene::Passive, Winner::Honest, Some(&guard));
     play(&ours, Scene::Active, Winner::Honest, Some(&guard));
+}
+
+/// A local user may make a user namespace with a network in it that has the host's addresses and
+/// everybody else's. What he plays in there is nobody's session (rules K1, F2). The same played by
+/// root in a network of the host's own is one, which shows that the play is good.
+#[test]
+fn k1_nobody_forges_sessions_in_a_user_namespace() {
+    const FORGER: &str = include_str!("forged.py");
+    let stage = stage(Settings::of(Kind::Vsftpd));
+    let guard = guard(&stage);
+    let sandbox = &stage.sandbox;
+    let victim = sandbox.client().address(Family::V4).to_string();
+    for (unshare, port, forged) in [
+        (["--net", "--mount"].as_slice(), 61_003_u16, true),
+        (&["--net", "--user", "--map-root-user"], 61_004, false),
+    ] {
+        let mut command = sandbox.ftpd_cgroup().command("unshare");
+        command.args(unshare).args(["python3", "-c", FORGER]);
+        command.arg(sandbox.server().address(Family::V4).to_string());
+        command.args([&victim, &port.to_string()]);
+        let mut forger = Process::spawn(&mut command).expect("a forger");
+        forger
+            .wait_for_line("its listener", Duration::from_secs(10), |line| {
+                line == "listening"
+            })
+            .expect("it listens");
+        let is_forged = |event: &Value| is_kind(event, "pinhole-made") && event["port"] == port;
+        if forged {
+            guard
+                .wait_for_event("of the forged pinhole", is_forged)
+                .expect("the play is good");
+            continue;
+        }
+        play(&stage, Scene::Passive, Winner::Honest, Some(&guard));
+        // Longer than an event takes.
+        thread::sleep(Duration::from_millis(300));
+        assert!(!guard.events().iter().any(is_forged), "{}", guard.log());
+    }
 }
 
 /// A processor that is busy with a system call on any BPF map skips programs on ordinary

@@ -46,6 +46,8 @@ pub(crate) fn origin(kind: Kind) -> &'static [&'static str] {
         Kind::Pyftpdlib | Kind::PyftpdlibThreads | Kind::PyftpdlibPrefork => {
             &["exact", "candidate"]
         }
+        // Refused once its threads are seen to take turns.
+        Kind::Libunftp => &["exact", "candidate", "text"],
     }
 }
 
@@ -119,7 +121,7 @@ fn row(kind: Kind, tls: Tls) {
 
 /// T1, T2: two strangers try the announced port before the client does. Over IPv4 the client
 /// speaks TLS 1.2, over IPv6 TLS 1.3, where it speaks TLS.
-fn strangers_first(stage: &Stage, family: Family, guard: &Guard) {
+pub(crate) fn strangers_first(stage: &Stage, family: Family, guard: &Guard) {
     let version = match family {
         Family::V4 => Version::Tls12,
         Family::V6 => Version::Tls13,
@@ -178,7 +180,7 @@ pub(crate) fn origins(guard: &Guard) -> Vec<String> {
         .collect()
 }
 
-fn distinct(origins: &[String]) -> Vec<&str> {
+pub(crate) fn distinct(origins: &[String]) -> Vec<&str> {
     let mut distinct: Vec<&str> = origins.iter().map(String::as_str).collect();
     distinct.sort_unstable();
     distinct.dedup();

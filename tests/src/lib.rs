@@ -21,6 +21,7 @@ pub mod measure;
 pub mod namespace;
 pub mod process;
 pub mod proxy;
+pub mod quick_start;
 pub mod raw;
 pub mod record;
 pub mod sandbox;
@@ -37,6 +38,7 @@ pub mod tool;
 pub mod vm;
 pub mod wire;
 
+mod machine;
 mod slot;
 
 pub use client::FtpClient;

@@ -177,7 +177,20 @@ impl Stage {
     pub fn login_by(&self, family: Family, version: Version) -> Result<FtpClient> {
         let port = self.ftpd.settings().control_port();
         let server = self.sandbox.server().socket(family, port);
-        FtpClient::login_with(server, self.ftpd.security(version)?)
+        let security = self.ftpd.security(version)?;
+        // libunftp 0.24 has answered AUTH before it waits for the handshake, which it may then
+        // read as a command: without a guard as well.
+        let mut tries = match (self.ftpd.settings().kind, &security) {
+            (Kind::Libunftp, Some(_)) => 20,
+            _ => 1,
+        };
+        loop {
+            tries -= 1;
+            match FtpClient::login_with(server, security.clone()) {
+                Err(_) if tries > 0 => {}
+                result => return result,
+            }
+        }
     }
 
     /// Whether these are the bytes of the file that the ftpd offers.

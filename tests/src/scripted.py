@@ -1,6 +1,7 @@
 # An FTP server that says what its client tells it to say, cut as its client wants it cut. One
 # thread serves every session. What it knows beyond FTP:
 #   SITE MODE whole | bytes | cut N | block | long   how the answer to PASV is sent
+#   SITE MODE claim NUMBERS   the answer to PASV has these numbers, the listener another port
 #   SITE MODE mute      no command is repeated in the answer that it is not known
 #   SITE SAY HEX        answers with these bytes
 #   SITE SPLIT HEX...   answers with these bytes, each word in a segment of its own
@@ -63,6 +64,8 @@ class Session:
                 self.listener.close()
         self.listener.listen(5)
         text = f'227 Entering Passive Mode ({host.replace(".", ",")},{place >> 8},{place & 255})'
+        if self.mode[0] == 'claim':
+            text = f'227 Entering Passive Mode ({self.mode[1]})'
         text = text.encode() + b'\r\n'
         if self.mode[0] == 'bytes':
             self.say(*(text[at:at + 1] for at in range(len(text))))

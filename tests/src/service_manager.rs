@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     cgroup::Cgroup,
+    machine,
     process::{Finished, Process},
     sandbox::Sandbox,
 };
@@ -70,6 +71,37 @@ impl ServiceManager {
         files: &[(&str, &Path)],
         wanted: &str,
     ) -> Result<Self> {
+        Self::start(sandbox, units, files, wanted, &[BOOT, "boot"], &[])
+    }
+
+    /// Starts systemd on the sandbox's server as [`ServiceManager::boot`] does, with a root of its
+    /// own in which everything can be written. `prepare` is a shell script that is started in the
+    /// new root before that is entered; the files lie in its first argument.
+    pub fn boot_machine(
+        sandbox: &Sandbox,
+        units: &[(&str, &str)],
+        files: &[(&str, &Path)],
+        wanted: &str,
+        prepare: &str,
+    ) -> Result<Self> {
+        Self::start(
+            sandbox,
+            units,
+            files,
+            wanted,
+            &[machine::BOOT, "boot"],
+            &[prepare],
+        )
+    }
+
+    fn start(
+        sandbox: &Sandbox,
+        units: &[(&str, &str)],
+        files: &[(&str, &Path)],
+        wanted: &str,
+        script: &[&str],
+        more: &[&str],
+    ) -> Result<Self> {
         let systemd = SYSTEMD
             .into_iter()
             .find(|path| Path::new(path).exists())
@@ -85,14 +117,15 @@ impl ServiceManager {
         }
         for (name, source) in files {
             let path = folder.join(name);
+            make_parent(&path)?;
             fs::copy(source, &path)
                 .with_context(|| format!("copying {} to {}", source.display(), path.display()))?;
         }
         let cgroup = sandbox.ftpd_cgroup().child("manager")?;
         let mut command = cgroup.command("unshare");
         command.args(["--mount", "--pid", "--fork", "--cgroup", "--ipc", "--uts"]);
-        command.args(["--kill-child", "sh", "-c", BOOT, "boot"]);
-        command.arg(&folder).arg(systemd);
+        command.args(["--kill-child", "sh", "-c"]).args(script);
+        command.arg(&folder).arg(systemd).args(more);
         let process = sandbox.server().spawn(&mut command)?;
         let mut manager = Self {
             id: 0,
@@ -105,11 +138,21 @@ impl ServiceManager {
 
     /// Runs a command as a process of the manager's namespaces, whatever its exit status.
     pub fn run(&self, arguments: &[&str]) -> Result<Finished> {
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &self.id.to_string(), "--mount", "--pid"]);
-        command.args(["--net", "--cgroup", "--ipc", "--uts", "--"]);
-        command.args(arguments);
-        Process::spawn(&mut command)?.wait(SHORT)
+        let words = self.inside(arguments);
+        let mut command = Command::new(&words[0]);
+        Process::spawn(command.args(&words[1..]))?.wait(SHORT)
+    }
+
+    /// Program and arguments that run a command as a process of the manager's namespaces.
+    #[must_use]
+    pub fn inside(&self, arguments: &[&str]) -> Vec<String> {
+        let target = self.id.to_string();
+        ["nsenter", "--target", &target, "--mount", "--pid"]
+            .iter()
+            .chain(&["--net", "--cgroup", "--ipc", "--uts", "--"])
+            .chain(arguments)
+            .map(ToString::to_string)
+            .collect()
     }
 
     /// A property of a unit, as `systemctl show` knows it.

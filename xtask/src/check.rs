@@ -1,8 +1,11 @@
-//! `cargo xtask check`: format and lints.
+//! `cargo xtask check`: format, lints, and what the project is built with.
 
 use std::process::{Command, ExitCode};
 
-use crate::exec::{cargo, nightly_cargo, run};
+use crate::{
+    exec::{cargo, nightly_cargo, run},
+    supply,
+};
 
 /// Runs all checks, and names those that failed at the end.
 pub(crate) fn check() -> ExitCode {
@@ -13,7 +16,7 @@ pub(crate) fn check() -> ExitCode {
     if !failed.is_empty() {
         return ExitCode::FAILURE;
     }
-    println!("check: format and lints are as they should be");
+    println!("check: format, lints and dependencies are as they should be");
     ExitCode::SUCCESS
 }
 
@@ -23,6 +26,7 @@ pub(crate) fn failures() -> Vec<String> {
         .iter_mut()
         .filter_map(|command| run(command).err())
         .map(|error| format!("{error:#}"))
+        .chain(supply::failures())
         .collect()
 }
 

@@ -1,17 +1,18 @@
 //! `cargo xtask dist`: what users install: a tarball, a .deb and an .rpm, and proof that the .deb
-//! comes, stays and goes as it should.
+//! comes, stays and goes as it should, and that the quick start works with it.
 
 mod install;
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
+use ftpguard_tests::quick_start::{self, Package};
 
-use crate::exec::{cargo, output, run, target, workspace};
+use crate::exec::{as_root, cargo, output, run, target, workspace};
 
 /// The target of a program that needs no library of the system it runs on.
 const TARGET: &str = "x86_64-unknown-linux-musl";
@@ -37,6 +38,22 @@ pub(crate) struct Arguments {
     /// Make the packages, and do not try the .deb
     #[arg(long)]
     no_try: bool,
+}
+
+/// What the part that carries out the quick start takes.
+#[derive(clap::Args)]
+pub(crate) struct QuickStart {
+    /// The .deb
+    deb: PathBuf,
+    /// Where the transcript comes to lie
+    transcript: PathBuf,
+}
+
+/// Carries docs/quick-start.md out on a machine on which the .deb is installed with apt.
+pub(crate) fn quick_start(arguments: &QuickStart) -> Result<()> {
+    let transcript = quick_start::play(&Package::Deb(arguments.deb.clone()))?;
+    let path = &arguments.transcript;
+    fs::write(path, transcript).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Makes everything below target/dist, and tries the .deb.
@@ -70,6 +87,16 @@ pub(crate) fn dist(arguments: &Arguments) -> Result<()> {
     if !arguments.no_try {
         let older = deb(&tools[0], &folder.join("older"), Some("0.0.1-1"))?;
         install::try_deb(&older, &made[1])?;
+        let this = env::current_exe().context("finding this program")?;
+        let transcript = folder.join("quick-start.md");
+        run(as_root(this, &[])
+            .arg("quick-start")
+            .args([&made[1], &transcript]))
+        .context("docs/quick-start.md, carried out with the .deb")?;
+        println!(
+            "dist: docs/quick-start.md works with the .deb; {} tells how it went",
+            transcript.display()
+        );
     }
     for path in &made {
         let size = fs::metadata(path).map_or(0, |file| file.len());

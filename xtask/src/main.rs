@@ -13,6 +13,7 @@ mod record;
 mod run;
 mod setup;
 mod soak;
+mod supply;
 mod test;
 
 use std::process::ExitCode;
@@ -33,7 +34,7 @@ enum Task {
     Setup,
     /// Build the release binary, target/release/ftpguard
     Build,
-    /// Check the format, and lint both the host's code and the kernel side
+    /// Check the format, lint both the host's code and the kernel side, and look at dependencies
     Check,
     /// Run everything: setup, check, unit tests, program runs, end-to-end tests, kernels
     Test(test::Arguments),
@@ -54,6 +55,9 @@ enum Task {
     /// The part of `run` that needs root
     #[command(hide = true)]
     Demo(run::Demo),
+    /// The part of `dist` that needs root
+    #[command(hide = true)]
+    QuickStart(dist::QuickStart),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         Task::Dist(arguments) => dist::dist(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Kernels(arguments) => kernels::kernels(&arguments),
         Task::Soak(arguments) => soak::soak(&arguments),
+        Task::QuickStart(arguments) => dist::quick_start(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Demo(arguments) => run::demo(&arguments),
     };
     result.unwrap_or_else(|error| {

@@ -18,6 +18,7 @@ use super::{
     serving,
 };
 use crate::{
+    ingress::remember,
     maps::{FORMER_LISTENERS, LISTENERS, PINHOLES, PORTS, PROCESSES, SESSIONS},
     report::{Ends, emit, emit_pinhole, emit_urgent, event, note, now, pinhole_event, policy},
 };
@@ -59,6 +60,7 @@ pub(crate) fn opened(
             Some(attribution) => {
                 let key = attribution.session.pinhole(port);
                 if make_pinhole(&key, &attribution) {
+                    remember(&key);
                     listener.pinhole = key;
                 }
                 listener.session = attribution.session_id;
@@ -282,11 +284,13 @@ fn clear_session(key: &PinholeKey, pinhole: &Pinhole) {
     }
 }
 
-/// A shared process listens in a thread that does not tell for whom: its threads never will.
+/// A shared process listens in a thread that does not tell for whom. One that never read a control
+/// connection never will. One whose last read is too old, or was of a session that has ended, does
+/// the next time: a client must not be able to switch that off by being slow or gone.
 #[inline(always)]
 fn refuse(process: &mut Process) {
     note(Incident::Unattributed);
-    if process.flags & process_flags::SHARED != 0 {
+    if process.flags & process_flags::SHARED != 0 && !serving::has_read() {
         process.flags |= process_flags::UNSAFE;
     }
 }
@@ -294,7 +298,9 @@ fn refuse(process: &mut Process) {
 /// Whether this listener is for a session that is not tracked (rule K9).
 #[inline(always)]
 fn is_turned_away(process: &Process) -> bool {
-    if process.flags & process_flags::SHARED != 0 {
+    if process.flags & process_flags::UNSAFE != 0 {
+        false
+    } else if process.flags & process_flags::SHARED != 0 {
         serving::is_turned_away()
     } else {
         process.session_id == 0 && process.flags & process_flags::TURNED_AWAY != 0
@@ -345,7 +351,10 @@ fn add(endpoint: &Endpoint, listener: &Listener) {
     }
     if LISTENERS.insert(endpoint, listener, 0).is_err() {
         note(Incident::ListenerTableFull);
-        return;
+        if listener.control_port == Port::NONE {
+            return;
+        }
+        // Its pinhole is asked for all the same; nobody will take the hint back.
     }
     add_to_word(endpoint.port, listener.hint());
 }

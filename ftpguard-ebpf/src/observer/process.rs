@@ -129,7 +129,7 @@ pub(crate) fn control_read(ctx: &RawTracePointContext) -> Option<()> {
     let socket = Sock::of(ctx);
     let server_port = socket.local_port()?;
     let word = *PORTS.get(u32::from(server_port.number()))?;
-    if word & port_word::CONTROL == 0 {
+    if word & port_word::CONTROL == 0 || !socket.is_of_host() {
         return None;
     }
     let key = SessionKey {
@@ -144,7 +144,7 @@ pub(crate) fn control_read(ctx: &RawTracePointContext) -> Option<()> {
         id = session::noticed(&key);
     }
     if id == 0 {
-        turned_away();
+        turned_away(server_port);
         return None;
     }
     let pid_tgid = bpf_get_current_pid_tgid();
@@ -189,9 +189,13 @@ pub(crate) fn control_read(ctx: &RawTracePointContext) -> Option<()> {
 /// The current thread read a control connection that is not tracked (rule K9). What it opens for
 /// that one is nobody else's.
 #[inline(always)]
-fn turned_away() {
+fn turned_away(control_port: Port) {
     let mut tgid = current_tgid();
     let Some(process) = PROCESSES.get_ptr_mut(tgid) else {
+        // A service manager accepted it.
+        if in_scope() {
+            enlist(tgid, &idle(control_port, 0, process_flags::TURNED_AWAY));
+        }
         return;
     };
     // SAFETY: the entry stays valid for the time of this program.
@@ -228,27 +232,36 @@ fn found(tgid: u32, tid: u32, key: &SessionKey, id: u64) {
     if !in_scope() {
         return;
     }
-    // SAFETY: read at once.
-    let parent = unsafe { PARENTS.get(&tgid) }.copied().unwrap_or(0);
-    let mut process = Process {
+    let process = Process {
         session_id: id,
         session: *key,
-        parent,
+        reader: tid,
         ..idle(key.server_port, 0, 0)
     };
-    // vsftpd's privileged parent never reads, and is the one that listens.
-    // SAFETY: the value is not read.
-    if parent != 0 && unsafe { PROCESSES.get(&parent) }.is_none() {
-        process.parent = 0;
-        insert(parent, &process);
-        process.parent = parent;
-    }
-    process.reader = tid;
-    insert(tgid, &process);
+    enlist(tgid, &process);
     emit_urgent(&Event {
         tgid,
         ..session_event(EventKind::ReaderFound, key, id, now())
     });
+}
+
+/// Adds a process that descends from no known one, and the one that forked it: vsftpd's privileged
+/// parent never reads, and is the one that listens.
+#[inline(always)]
+fn enlist(tgid: u32, process: &Process) {
+    // SAFETY: read at once.
+    let parent = unsafe { PARENTS.get(&tgid) }.copied().unwrap_or(0);
+    // SAFETY: the value is not read.
+    if parent != 0 && unsafe { PROCESSES.get(&parent) }.is_none() {
+        insert(
+            parent,
+            &Process {
+                reader: 0,
+                ..*process
+            },
+        );
+    }
+    insert(tgid, &Process { parent, ..*process });
 }
 
 /// The ancestors up to the acceptor serve the same session, unless they serve another already.

@@ -23,7 +23,9 @@ static OFFSETS: KernelOffsets = KernelOffsets {
     source_v6: 0,
     destination_v6: 0,
     task_pid: 0,
-    pad: 0,
+    network: 0,
+    owner: 0,
+    level: 0,
 };
 
 /// The offsets as the daemon set them, which the compiler must not take for the zeros above.
@@ -69,6 +71,23 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn protocol(self) -> Option<u16> {
         field(self.0, offsets().protocol)
+    }
+
+    /// Whether its network namespace belongs to the host's own user namespace.
+    ///
+    /// In any other its addresses say nothing: any local user may make one, and give it the
+    /// host's addresses and everybody else's.
+    #[inline(always)]
+    pub(crate) fn is_of_host(self) -> bool {
+        self.owner_level() == Some(0)
+    }
+
+    #[inline(always)]
+    fn owner_level(self) -> Option<i32> {
+        let offsets = offsets();
+        let network: u64 = field(self.0, offsets.network)?;
+        let owner: u64 = field(network, offsets.owner)?;
+        field(owner, offsets.level)
     }
 
     /// The port on this side.

@@ -49,11 +49,26 @@ pub(crate) fn turn_away() {
     let _ = SERVING.insert(tid, nobody, 0);
 }
 
-/// Whether what the current thread read last is not tracked.
+/// Whether what the current thread read last, and not long ago, is not tracked.
 #[inline(always)]
 pub(crate) fn is_turned_away() -> bool {
     // SAFETY: only this thread writes its entry.
-    unsafe { SERVING.get(current_tid()) }.is_some_and(|serving| serving.session_id == 0)
+    unsafe { SERVING.get(current_tid()) }
+        .is_some_and(|serving| serving.session_id == 0 && is_fresh(serving))
+}
+
+/// Whether the current thread has read a control connection at all.
+#[inline(always)]
+pub(crate) fn has_read() -> bool {
+    // SAFETY: the value is not read.
+    unsafe { SERVING.get(current_tid()) }.is_some()
+}
+
+/// Whether this was read not long ago (rule F3).
+#[inline(always)]
+fn is_fresh(serving: &Serving) -> bool {
+    let age = policy().map_or(0, |policy| policy.serving_age);
+    now().saturating_sub(serving.read_at) <= age
 }
 
 const NOBODY: SessionKey = SessionKey {
@@ -69,11 +84,7 @@ const NOBODY: SessionKey = SessionKey {
 pub(crate) fn current() -> Option<Serving> {
     // SAFETY: only this thread writes its entry.
     let serving = *unsafe { SERVING.get(current_tid()) }?;
-    let age = policy().map_or(0, |policy| policy.serving_age);
-    if now().saturating_sub(serving.read_at) > age {
-        return None;
-    }
-    is_open(&serving).then_some(serving)
+    (is_fresh(&serving) && is_open(&serving)).then_some(serving)
 }
 
 /// Forgets the current thread.

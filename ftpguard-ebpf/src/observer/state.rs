@@ -61,7 +61,7 @@ pub(crate) fn called(ctx: &RawTracePointContext) -> Option<()> {
         return None;
     }
     let socket = Sock::of(ctx);
-    if !is_tcp(socket) {
+    if !is_tcp(socket) || !socket.is_of_host() {
         return None;
     }
     match change {
@@ -99,7 +99,7 @@ pub(crate) fn changed(ctx: &RawTracePointContext) -> Option<()> {
 #[inline(always)]
 fn handshake_completed(socket: Sock) -> Option<()> {
     let word = local_word(socket)?;
-    if word & (port_word::CONTROL | port_word::GUARDED) == 0 {
+    if word & (port_word::CONTROL | port_word::GUARDED) == 0 || !socket.is_of_host() {
         return None;
     }
     let socket = both_ends(socket)?;
@@ -139,7 +139,7 @@ fn connecting(socket: &Socket) -> Option<()> {
 /// The host's side of a connection is closing.
 #[inline(always)]
 fn closing(socket: Sock) -> Option<()> {
-    if local_word(socket)? & port_word::CONTROL != 0 {
+    if local_word(socket)? & port_word::CONTROL != 0 && socket.is_of_host() {
         session::closed(&both_ends(socket)?.session());
     }
     None

@@ -5,10 +5,14 @@ use std::collections::HashSet;
 use ftpguard_common::{
     abi::{Peer, SessionKey},
     net::Port,
+    verdict::Incident,
 };
 
-use super::decide::{KnownSessions, Plan};
-use crate::kernel::{Kernel, KernelError, Maps};
+use super::{
+    alive,
+    decide::{KnownSessions, Plan},
+};
+use crate::kernel::{Added, Kernel, KernelError, Maps};
 
 /// What one round added.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +21,19 @@ pub struct Applied {
     pub added: usize,
     /// The sessions among them.
     pub opened: Vec<(u64, SessionKey)>,
+    /// What there was no room for (rule K9), one for each entry.
+    pub left_out: Vec<Incident>,
+}
+
+impl Applied {
+    /// Whether the entry was added.
+    fn note(&mut self, added: Added, full: Incident) -> bool {
+        if added == Added::NoRoom {
+            self.left_out.push(full);
+        }
+        self.added += usize::from(added == Added::New);
+        added == Added::New
+    }
 }
 
 /// The sessions that the maps hold, with their ids.
@@ -34,19 +51,23 @@ pub fn known_sessions(kernel: &Kernel) -> KnownSessions {
 /// sessions; then listeners with their pinholes, which need both.
 pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
     let maps = &mut kernel.maps;
-    let mut applied = Applied::default();
+    let mut applied = Applied {
+        left_out: plan.left_out.clone(),
+        ..Applied::default()
+    };
     for (pid, process) in &plan.processes {
-        applied.added += usize::from(Maps::add(&mut maps.processes, pid, process)?);
+        let added = alive::add(maps, *pid, process)?;
+        applied.note(added, Incident::ProcessTableFull);
     }
     for (key, session) in &plan.sessions {
-        if Maps::add(&mut maps.sessions, key, session)? {
-            applied.added += 1;
+        let added = Maps::add(&mut maps.sessions, key, session)?;
+        if applied.note(added, Incident::SessionTableFull) {
             applied.opened.push((session.id, *key));
             for peer in peers(key) {
                 let count = Maps::find(&maps.peers, &peer)?.unwrap_or(0);
-                maps.peers
-                    .insert(peer, count + 1, 0)
-                    .map_err(KernelError::from)?;
+                if !Maps::put(&mut maps.peers, &peer, &(count + 1))? {
+                    applied.left_out.push(Incident::PeerTableFull);
+                }
             }
         }
     }
@@ -59,12 +80,13 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
             .filter(|(_, listener)| listener.pinhole == *key)
             .any(|(endpoint, _)| matches!(Maps::find(&maps.listeners, endpoint), Ok(None)));
         if fresh {
-            applied.added += usize::from(Maps::add(&mut maps.pinholes, key, pinhole)?);
+            let added = Maps::add(&mut maps.pinholes, key, pinhole)?;
+            applied.note(added, Incident::PinholeTableFull);
         }
     }
     for (endpoint, listener) in &plan.listeners {
-        if Maps::add(&mut maps.listeners, endpoint, listener)? {
-            applied.added += 1;
+        let added = Maps::add(&mut maps.listeners, endpoint, listener)?;
+        if applied.note(added, Incident::ListenerTableFull) {
             maps.hint_listener(endpoint.port, listener);
         }
     }

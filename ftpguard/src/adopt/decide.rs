@@ -9,6 +9,7 @@ use ftpguard_common::{
         process_flags,
     },
     net::{Address, Port},
+    verdict::Incident,
 };
 
 use super::snapshot::{Holder, ListeningSocket, Snapshot};
@@ -24,6 +25,10 @@ pub struct Rules {
     /// While the guard runs: the control ports that are new to it. `None` at its start, when
     /// everything is new.
     pub new_control_ports: Option<Vec<u16>>,
+    /// How many control connections are tracked at once (rule K9).
+    pub max_sessions: u32,
+    /// How many of one client (rule K9).
+    pub client_sessions: u32,
     /// How many data connections a pinhole admits.
     pub uses: u32,
     /// Now, in nanoseconds of `CLOCK_MONOTONIC`.
@@ -44,6 +49,8 @@ pub struct Plan {
     pub listeners: Vec<(Endpoint, Listener)>,
     /// Pinholes for data ports whose session is known.
     pub pinholes: Vec<(PinholeKey, Pinhole)>,
+    /// Why control connections are not tracked (rule K9), one for each.
+    pub left_out: Vec<Incident>,
 }
 
 impl Plan {
@@ -72,13 +79,14 @@ const SERVICE_MANAGER: u32 = 1;
 #[must_use]
 pub fn decide(snapshot: &Snapshot, rules: &Rules, known: &KnownSessions) -> Plan {
     let family = Family::find(snapshot, rules);
-    let sessions = name_sessions(snapshot, rules, known);
+    let (sessions, left_out) = name_sessions(snapshot, rules, known);
     let served = family.served(&sessions);
     let processes = family.processes(&served, &sessions);
     let mut plan = Plan {
         processes,
         sessions: sessions
             .values()
+            .filter(|(_, id)| *id != UNTRACKED)
             .map(|(key, id)| {
                 (
                     *key,
@@ -91,6 +99,7 @@ pub fn decide(snapshot: &Snapshot, rules: &Rules, known: &KnownSessions) -> Plan
                 )
             })
             .collect(),
+        left_out,
         ..Plan::default()
     };
     let mut endpoints: BTreeMap<(Address, u16), Listener> = BTreeMap::new();
@@ -131,19 +140,39 @@ pub fn decide(snapshot: &Snapshot, rules: &Rules, known: &KnownSessions) -> Plan
     plan
 }
 
-/// Sessions by the inode of their socket. Connections that nobody has accepted yet have none,
-/// and a number of their own above every inode.
+/// Sessions by the inode of their socket, with their ids. Connections that nobody has accepted yet
+/// have none, and a number of their own above every inode.
 type Sessions = BTreeMap<u64, (SessionKey, u64)>;
 
-fn name_sessions(snapshot: &Snapshot, rules: &Rules, known: &KnownSessions) -> Sessions {
+/// In the place of an id: a control connection that there is no room for (rule K9).
+const UNTRACKED: u64 = 0;
+
+/// Gives the sessions, and why some of them are not tracked.
+fn name_sessions(
+    snapshot: &Snapshot,
+    rules: &Rules,
+    known: &KnownSessions,
+) -> (Sessions, Vec<Incident>) {
     let mut sessions = Sessions::new();
+    let mut left_out = Vec::new();
+    let mut room = Room::new(rules, known);
     for (place, connection) in (0u64..).zip(&snapshot.connections) {
-        let id = known
-            .get(&connection.key)
-            .copied()
-            // The kernel's ids are times at which connections opened; these are before now and
-            // one nanosecond apart.
-            .unwrap_or_else(|| rules.now.saturating_sub(place).max(1));
+        let port = connection.key.server_port.number();
+        let is_old = (rules.new_control_ports.as_ref()).is_some_and(|new| !new.contains(&port));
+        let id = match known.get(&connection.key) {
+            Some(id) => *id,
+            // The kernel side saw it come, and had no room for it.
+            None if is_old => UNTRACKED,
+            None => match room.take(&connection.key) {
+                // The kernel's ids are times at which connections opened; these are before now
+                // and one nanosecond apart.
+                Ok(()) => rules.now.saturating_sub(place).max(1),
+                Err(full) => {
+                    left_out.push(full);
+                    UNTRACKED
+                }
+            },
+        };
         let inode = if connection.inode == 0 {
             u64::MAX - place
         } else {
@@ -151,7 +180,42 @@ fn name_sessions(snapshot: &Snapshot, rules: &Rules, known: &KnownSessions) -> S
         };
         sessions.insert(inode, (connection.key, id));
     }
-    sessions
+    (sessions, left_out)
+}
+
+/// What room there is for further sessions (rule K9).
+struct Room<'a> {
+    rules: &'a Rules,
+    sessions: usize,
+    of_client: HashMap<Address, u32>,
+}
+
+impl<'a> Room<'a> {
+    fn new(rules: &'a Rules, known: &KnownSessions) -> Self {
+        let mut of_client: HashMap<Address, u32> = HashMap::new();
+        for key in known.keys() {
+            *of_client.entry(key.client).or_default() += 1;
+        }
+        Self {
+            rules,
+            sessions: known.len(),
+            of_client,
+        }
+    }
+
+    /// Takes the room for a session, or says why there is none.
+    fn take(&mut self, session: &SessionKey) -> Result<(), Incident> {
+        let held = self.of_client.entry(session.client).or_default();
+        if *held >= self.rules.client_sessions {
+            return Err(Incident::ClientQuota);
+        }
+        if usize::try_from(self.rules.max_sessions).is_ok_and(|most| self.sessions >= most) {
+            return Err(Incident::SessionTableFull);
+        }
+        *held += 1;
+        self.sessions += 1;
+        Ok(())
+    }
 }
 
 /// The processes of the guarded ftpds.
@@ -291,12 +355,19 @@ impl<'a> Family<'a> {
                         .find_map(|ancestor| served.get(&ancestor))
                 };
                 let shared = own.or_else(inherited);
+                let is_tracked =
+                    |inode: &&u64| (sessions.get(inode)).is_some_and(|(_, id)| *id != UNTRACKED);
                 let first = shared
-                    .and_then(|inodes| inodes.first())
+                    .and_then(|inodes| inodes.iter().find(is_tracked))
                     .and_then(|inode| sessions.get(inode));
                 let mut flags = 0;
-                if shared.is_some_and(|inodes| inodes.len() > 1) {
+                // As in the kernel: one that serves nobody who is tracked tells for whom it
+                // listens.
+                if first.is_some() && shared.is_some_and(|inodes| inodes.len() > 1) {
                     flags |= process_flags::SHARED;
+                }
+                if shared.is_some_and(|inodes| !inodes.iter().all(|inode| is_tracked(&inode))) {
+                    flags |= process_flags::TURNED_AWAY;
                 }
                 if self.acceptors.contains(pid) {
                     flags |= process_flags::ACCEPTOR;
@@ -386,6 +457,8 @@ fn judge(
         .flatten()
         .and_then(|inode| sessions.get(inode));
     match only {
+        // Nobody is let in (rule K9).
+        Some((_, UNTRACKED)) => {}
         Some((key, id)) => {
             listener.session = *id;
             listener.pinhole = key.pinhole(socket.port);

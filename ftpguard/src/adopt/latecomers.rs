@@ -5,36 +5,69 @@
 //! the inherited control socket (rule F2); vsftpd's privileged parent is such a one, and it is
 //! the one that listens.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use ftpguard_common::{
     abi::{Admission, Endpoint, Listener, Origin, Pinhole, PinholeKey, Process, SessionKey},
     net::{Address, Port},
+    verdict::Incident,
 };
-use procfs::process::{FDTarget, Process as Entry};
+use procfs::{
+    net::TcpNetEntry,
+    process::{FDTarget, Process as Entry},
+};
 
-use super::snapshot::{namespace, tables};
+use super::{
+    alive,
+    snapshot::{namespace, tables},
+};
 use crate::{
     clock,
-    kernel::{Kernel, KernelError, Maps},
+    kernel::{Added, Kernel, KernelError, Maps},
 };
 
 /// How far up is looked, as in the kernel's socket observer.
 const MAX_ANCESTORS: usize = 4;
 
+/// The open TCP sockets of network namespaces by their inodes, each namespace read once: on a busy
+/// host that is what a look costs.
+#[derive(Default)]
+pub struct Sockets(HashMap<u64, HashMap<u64, TcpNetEntry>>);
+
+impl Sockets {
+    /// Those of these sockets that are in the network namespace of a process; none where it is
+    /// gone.
+    fn find<'a>(
+        &'a mut self,
+        process: &Entry,
+        held: &'a HashSet<u64>,
+    ) -> impl Iterator<Item = &'a TcpNetEntry> {
+        let known = namespace(process).map(|namespace| {
+            self.0.entry(namespace).or_insert_with(|| {
+                let open = tables(process).unwrap_or_default();
+                open.into_iter().map(|open| (open.inode, open)).collect()
+            })
+        });
+        known
+            .into_iter()
+            .flat_map(|known| held.iter().filter_map(|inode| known.get(inode)))
+    }
+}
+
 /// Adds the ancestors of a process that was found reading a control connection, as far as they
 /// hold the same socket. Gives how many were added.
 pub fn adopt_ancestors(
     kernel: &mut Kernel,
+    sockets: &mut Sockets,
     found: u32,
     session: &SessionKey,
     session_id: u64,
 ) -> Result<usize, KernelError> {
-    let Some(inode) = inode_of(found, session) else {
+    let Some(inode) = inode_of(sockets, found, session) else {
         // Gone meanwhile.
         return Ok(0);
     };
-    let processes = &mut kernel.maps.processes;
+    let maps = &mut kernel.maps;
     let mut child = found;
     let mut added = 0;
     while added < MAX_ANCESTORS {
@@ -44,7 +77,7 @@ pub fn adopt_ancestors(
         if !holds(parent, inode) {
             break;
         }
-        let Some(known) = Maps::find(processes, &child)? else {
+        let Some(known) = Maps::find(&maps.processes, &child)? else {
             break;
         };
         let ancestor = Process {
@@ -55,10 +88,10 @@ pub fn adopt_ancestors(
             flags: 0,
             reader: 0,
         };
-        if !Maps::add(processes, &parent, &ancestor)? {
+        if alive::add(maps, parent, &ancestor)? != Added::New {
             break;
         }
-        Maps::change(processes, &child, &Process { parent, ..known })?;
+        Maps::change(&mut maps.processes, &child, &Process { parent, ..known })?;
         added += 1;
         child = parent;
     }
@@ -81,6 +114,7 @@ pub enum Stranger {
 /// of a reader that exited before anybody looked, as vsftpd's do.
 pub fn look_again(
     kernel: &mut Kernel,
+    sockets: &mut Sockets,
     endpoint: &Endpoint,
     pid: u32,
     uses: u32,
@@ -91,13 +125,10 @@ pub fn look_again(
     if namespace(&process).is_some_and(|other| Some(other) != namespace(&myself)) {
         return Ok(Stranger::Elsewhere);
     }
-    let held = sockets(&process);
+    let held = held(&process);
     let maps = &mut kernel.maps;
     let mut sessions = Vec::new();
-    for open in tables(&myself).unwrap_or_default() {
-        if !held.contains(&open.inode) {
-            continue;
-        }
+    for open in sockets.find(&myself, &held) {
         let key = SessionKey {
             client: open.remote_address.ip().into(),
             server: open.local_address.ip().into(),
@@ -119,7 +150,9 @@ pub fn look_again(
         flags: 0,
         reader: 0,
     };
-    Maps::add(&mut maps.processes, &pid, &ancestor)?;
+    if alive::add(maps, pid, &ancestor)? == Added::NoRoom {
+        maps.leave_out(Incident::ProcessTableFull);
+    }
     let Some(listener) = Maps::find(&maps.listeners, endpoint)?
         .filter(|listener| listener.control_port == Port::NONE && listener.tgid == pid)
     else {
@@ -152,9 +185,10 @@ pub fn look_again(
             server_port: key.server_port,
             pad: 0,
         };
-        maps.pinholes
-            .insert(pinhole, made, 0)
-            .map_err(KernelError::from)?;
+        if !Maps::put(&mut maps.pinholes, &pinhole, &made)? {
+            // The listener is guarded all the same, and admits nobody (rule K9).
+            maps.leave_out(Incident::PinholeTableFull);
+        }
     }
     // The hint first: a guarded listener must never be without.
     maps.hint_listener(endpoint.port, &guarded);
@@ -176,28 +210,29 @@ fn parent_of(pid: u32) -> Option<u32> {
 
 /// The socket of the session. The process may sit in a network namespace of its own, as vsftpd's
 /// reader does; the socket is listed where it was made, which is the guard's or its parent's.
-fn inode_of(pid: u32, session: &SessionKey) -> Option<u64> {
-    let held = sockets(&entry(pid)?);
+fn inode_of(sockets: &mut Sockets, pid: u32, session: &SessionKey) -> Option<u64> {
+    let held = held(&entry(pid)?);
     let parent = parent_of(pid).and_then(entry);
     [Entry::myself().ok(), entry(pid), parent]
         .into_iter()
         .flatten()
-        .filter_map(|process| tables(&process).ok())
-        .flatten()
-        .find(|open| {
-            held.contains(&open.inode)
-                && open.local_address.port() == session.server_port.number()
-                && open.remote_address.port() == session.client_port.number()
-                && Address::from(open.remote_address.ip()) == session.client
+        .find_map(|process| {
+            sockets
+                .find(&process, &held)
+                .find(|open| {
+                    open.local_address.port() == session.server_port.number()
+                        && open.remote_address.port() == session.client_port.number()
+                        && Address::from(open.remote_address.ip()) == session.client
+                })
+                .map(|open| open.inode)
         })
-        .map(|open| open.inode)
 }
 
 fn holds(pid: u32, inode: u64) -> bool {
-    entry(pid).is_some_and(|process| sockets(&process).contains(&inode))
+    entry(pid).is_some_and(|process| held(&process).contains(&inode))
 }
 
-fn sockets(process: &Entry) -> HashSet<u64> {
+fn held(process: &Entry) -> HashSet<u64> {
     let Ok(files) = process.fd() else {
         return HashSet::new();
     };

@@ -171,7 +171,8 @@ fn silent_clients_do_not_keep_others_out_for_ever() {
         drop(silent);
         (refused, later)
     });
-    assert!(refused.is_err());
+    let refused = refused.expect_err("no place").to_string();
+    assert!(refused.starts_with("too many clients"), "{refused}");
     later.expect("an answer");
 }
 
@@ -303,4 +304,41 @@ fn damaged_requests_through_the_socket_leave_it_working() {
             Reply::Sessions(Vec::new())
         );
     });
+}
+
+/// Only what cannot be there counts as no guard: what cannot be asked may be.
+#[test]
+fn a_guard_that_cannot_be_asked_is_not_taken_for_none() {
+    let folder = Folder::new();
+    let end = || end(&folder.0, Duration::ZERO);
+    assert!(!end().expect("there is no folder"));
+    fs::create_dir(&folder.0).expect("a folder");
+    assert!(!end().expect("there is no socket"));
+    drop(std::os::unix::net::UnixListener::bind(socket_path(&folder.0)).expect("a socket"));
+    assert!(!end().expect("nobody answers on it"));
+    fs::remove_dir_all(&folder.0).expect("it goes");
+    // As where the folder cannot be entered: something else than "no such file".
+    fs::write(&folder.0, "").expect("a file");
+    end().expect_err("it cannot be asked");
+    fs::remove_file(&folder.0).expect("it goes");
+}
+
+/// What the server says to a member of its group, or where it has no place.
+#[test]
+fn a_refusal_to_end_is_told_at_once() {
+    let folder = Folder::new();
+    fs::create_dir(&folder.0).expect("a folder");
+    let listener =
+        std::os::unix::net::UnixListener::bind(socket_path(&folder.0)).expect("a socket");
+    // The folder is in use, as with a guard.
+    let _lock = lock(&folder.0).expect("nobody has it");
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        stream
+            .write_all(b"{\"error\":\"only root\"}\n")
+            .expect("told");
+    });
+    let refused = end(&folder.0, Duration::ZERO).expect_err("refused");
+    assert_eq!(refused.to_string(), "only root");
+    server.join().expect("no panic");
 }

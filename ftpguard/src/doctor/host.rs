@@ -49,7 +49,7 @@ pub(super) fn look(report: &mut Report, config: &Config, guarded: &Config) {
     } else {
         findings.push(Finding::odd(
             "bpffs is not mounted".to_owned(),
-            "the guard mounts it; or: mount -t bpf bpf /sys/fs/bpf",
+            "the guard mounts it; or: mount -t bpf -o mode=0700 bpf /sys/fs/bpf",
         ));
     }
     look_at_firewall(findings, guarded);

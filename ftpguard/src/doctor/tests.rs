@@ -125,3 +125,16 @@ fn a_file_that_is_there_is_replaced_only_by_force() {
     assert_eq!(fs::read_to_string(&file).expect("read"), "2nd");
     fs::remove_dir_all(folder).expect("removed");
 }
+
+/// Else nobody who installed a package could use `--write` as the quick start says.
+#[test]
+fn the_file_as_it_was_installed_is_replaced() {
+    let folder = std::env::temp_dir().join(format!("ftpguard-shipped-{}", std::process::id()));
+    let file = folder.join("ftpguard.toml");
+    write(&file, SHIPPED, false).expect("as installed");
+    write(&file, "proposal", false).expect("in its place");
+    assert_eq!(fs::read_to_string(&file).expect("read"), "proposal");
+    fs::write(&file, format!("{SHIPPED}# mine\n")).expect("written");
+    write(&file, "proposal", false).expect_err("somebody's own");
+    fs::remove_dir_all(folder).expect("removed");
+}

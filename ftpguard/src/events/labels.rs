@@ -63,6 +63,9 @@ pub enum Remark {
     ProtocolViolation,
     /// The server speaks something else than FTP.
     NotFtp,
+    /// A 227 or 228 names an address that this host does not have (rule R7): a server behind NAT
+    /// is meant to, another one is set up wrongly. Told once for each address.
+    AddressMismatch,
 }
 
 impl Remark {
@@ -75,6 +78,7 @@ impl Remark {
             Self::Desynchronised => "desynchronised",
             Self::ProtocolViolation => "protocol-violation",
             Self::NotFtp => "not-ftp",
+            Self::AddressMismatch => "address-mismatch",
         }
     }
 }

@@ -67,7 +67,7 @@ impl Guard {
             .map(|(tgid, _)| tgid)
             .collect();
         unsafe_processes.sort_unstable();
-        let held = self.kernel.held();
+        let held = self.kernel.held()?;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
@@ -94,7 +94,7 @@ impl Guard {
                 client_sessions: self.config.client_sessions,
                 memory: self.kernel.memory(),
             },
-            interfaces: self.hooks(),
+            interfaces: self.hooks(&held),
             last_gate: held.last_gate(),
             connect: held.connect(),
             sessions: count(Maps::entries(&maps.sessions).len()),

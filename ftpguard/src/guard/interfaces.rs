@@ -9,13 +9,16 @@ use std::{
 use super::Guard;
 use crate::{
     events::Happening,
-    kernel::{Attached, Gates, KernelError},
+    kernel::{Attached, Gates, Held, KernelError},
     network::{Interface, interfaces},
     status::Hooks,
 };
 
 /// How often changes are followed at most: a container host makes dozens at once.
 const AT_MOST_EVERY: Duration = Duration::from_millis(50);
+
+/// How long after a failure interfaces are listed again.
+const LIST_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is known of interfaces beside those that are guarded.
 #[derive(Default)]
@@ -42,7 +45,15 @@ impl Guard {
         self.interfaces.follow_at = None;
         self.interfaces.followed_at = Some(Instant::now());
         self.kernel.maps.refresh_addresses()?;
-        let present = interfaces();
+        let present = match interfaces() {
+            Ok(present) => present,
+            // What is not listed is not gone.
+            Err(error) => {
+                log::error!("the interfaces of this host cannot be listed: {error}");
+                self.interfaces.follow_at = Some(Instant::now() + LIST_AGAIN);
+                return Ok(());
+            }
+        };
         self.let_go(&present)?;
         for interface in &present {
             let known = self
@@ -61,7 +72,16 @@ impl Guard {
 
     /// Attaches again what others detached, and tries again what could not be attached.
     pub(super) fn mend_gates(&mut self) -> Result<(), KernelError> {
-        let held = self.kernel.held();
+        let held = match self.kernel.held() {
+            Ok(held) => held,
+            Err(error) => {
+                log::error!(
+                    "what the guard's links hold cannot be read: {}",
+                    error.reason()
+                );
+                return Ok(());
+            }
+        };
         let (last_gate, connect) = (held.last_gate(), held.connect());
         let lost: Vec<(Attached, Gates)> = self
             .attached
@@ -102,8 +122,7 @@ impl Guard {
     }
 
     /// What sits on each interface, and whether it holds, as the kernel says now.
-    pub(super) fn hooks(&self) -> Vec<Hooks> {
-        let held = self.kernel.held();
+    pub(super) fn hooks(&self, held: &Held<'_>) -> Vec<Hooks> {
         let guarded = self.attached.iter().map(|attached| {
             let gates = held.gates(attached);
             Hooks {

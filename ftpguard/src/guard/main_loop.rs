@@ -164,6 +164,7 @@ impl Guard {
         // can be compared with pinholes once every event is read, and not before.
         if self.read_events(&mut rings.events) {
             self.rearm()?;
+            self.read_anew();
         }
         let pause = if self.state.has_sessions() {
             READ_EVERY
@@ -214,11 +215,12 @@ impl Guard {
         if let Happening::SessionClosed(_) = what {
             self.forget_text(&state::session_key(&event));
         }
-        if let Happening::ReaderFound { pid, .. } = what {
-            self.adopt_ancestors(pid, &event);
+        if let Happening::ReaderFound { .. } = what {
+            self.latecomers.wait(&event);
         }
-        if let Happening::ForeignListener { pid, .. } = what
-            && !self.is_foreign(pid, &event)
+        // Told when it has been looked at; one that there is no room for counts as foreign.
+        if let Happening::ForeignListener { .. } = what
+            && self.latecomers.wait(&event)
         {
             return;
         }
@@ -264,6 +266,7 @@ impl Guard {
             self.look_at,
             read_at,
             self.interfaces.follow_at,
+            self.latecomers.look_at(Instant::now()),
             self.watchdog.due(),
             Some(self.beat_at),
         ]
@@ -287,6 +290,9 @@ impl Guard {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_for_listeners()?;
             self.look_at = self.text.look_at();
+        }
+        if self.latecomers.look_at(now).is_some_and(|at| at <= now) {
+            self.look_at_latecomers();
         }
         if self.interfaces.follow_at.is_some_and(|at| at <= now) {
             self.follow_network()?;

@@ -14,7 +14,8 @@ use ftpguard_common::{
 
 use super::Guard;
 use crate::{
-    adopt, clock,
+    adopt::{self, alive},
+    clock,
     events::{Ending, Ends, Happening},
     kernel::{KernelError, Maps},
 };
@@ -47,6 +48,10 @@ pub(super) struct Sweep {
     doubtful: HashMap<Peer, u32>,
     /// Sessions that had no socket when it was last looked, with their ids.
     missing: HashMap<SessionKey, u64>,
+    /// Processes of ftpds that were gone when it was last looked, with their sessions' ids.
+    gone: HashMap<u32, u64>,
+    /// The memory is to be read anew from the maps once every event is read.
+    reads_anew: bool,
     /// How often everything was looked over.
     rounds: u64,
 }
@@ -93,10 +98,12 @@ impl Guard {
     pub(super) fn look_over(&mut self) -> Result<(), KernelError> {
         self.refill()?;
         self.check_losses()?;
+        self.sweep.reads_anew = true;
         self.end_old_pinholes()?;
         self.sweep.rounds += 1;
         if self.sweep.rounds.is_multiple_of(RECONCILE_EVERY) {
             self.reconcile()?;
+            self.forget_processes()?;
         }
         self.mend_peers()?;
         self.drop_stale_advice()?;
@@ -119,7 +126,7 @@ impl Guard {
         Ok(())
     }
 
-    /// After lost events the memory is read anew; after lost bytes no dialogue is believed
+    /// After lost events the memory is read anew, see [`Self::read_anew`]; after lost bytes no dialogue is believed
     /// until it has been quiet.
     pub(super) fn check_losses(&mut self) -> Result<(), KernelError> {
         let lost = self.kernel.maps.incident(Incident::EventLost)?;
@@ -128,7 +135,7 @@ impl Guard {
                 count: lost - self.sweep.lost,
             });
             self.sweep.lost = lost;
-            self.state.reload(&self.kernel);
+            self.sweep.reads_anew = true;
         }
         let lost_bytes = self.kernel.maps.incident(Incident::ControlBytesLost)?;
         if lost_bytes > self.sweep.lost_bytes {
@@ -137,6 +144,20 @@ impl Guard {
             self.widen_all()?;
         }
         Ok(())
+    }
+
+    /// Every event is read. Where some may have been lost, what is remembered is read anew from the
+    /// maps, and what is remembered of sessions that are not there is forgotten. Not earlier: events
+    /// of before would then be taken for news.
+    pub(super) fn read_anew(&mut self) {
+        if !std::mem::take(&mut self.sweep.reads_anew) {
+            return;
+        }
+        self.state.reload(&self.kernel);
+        let open = self.state.open_sessions();
+        self.watcher.keep(&open);
+        self.text.keep(&open);
+        self.tell_firewall();
     }
 
     /// What was said about a session that closed in that moment.
@@ -179,14 +200,34 @@ impl Guard {
         Ok(())
     }
 
-    fn end_old_pinholes(&mut self) -> Result<(), KernelError> {
-        let limit = u64::try_from(BACKSTOP.as_nanos()).unwrap_or(u64::MAX);
-        let now = clock::monotonic_ns();
-        for (key, pinhole) in Maps::entries(&self.kernel.maps.pinholes) {
-            if now.saturating_sub(pinhole.made_at) < limit {
+    /// Forgets processes whose end the kernel side did not see, or saw before it was told of them:
+    /// those that were gone twice in a row. Else the next process with that id would be one of the
+    /// ftpd's (rule F2).
+    fn forget_processes(&mut self) -> Result<(), KernelError> {
+        if !alive::sees_every_process() {
+            return Ok(());
+        }
+        let before = std::mem::take(&mut self.sweep.gone);
+        let processes = &mut self.kernel.maps.processes;
+        for (pid, process) in Maps::entries(processes) {
+            if !alive::is_free(pid) {
                 continue;
             }
-            self.close_pinhole(&key, Ending::Expired)?;
+            if before.get(&pid) == Some(&process.session_id) {
+                Maps::forget(processes, &pid)?;
+            } else {
+                self.sweep.gone.insert(pid, process.session_id);
+            }
+        }
+        Ok(())
+    }
+
+    fn end_old_pinholes(&mut self) -> Result<(), KernelError> {
+        let now = clock::monotonic_ns();
+        for (key, pinhole) in Maps::entries(&self.kernel.maps.pinholes) {
+            if is_old(pinhole.made_at, now) {
+                self.close_pinhole(&key, Ending::Expired)?;
+            }
         }
         Ok(())
     }
@@ -221,14 +262,19 @@ impl Guard {
             if *expected == 0 {
                 Maps::forget(&mut maps.peers, peer)?;
             } else {
-                maps.peers
-                    .insert(peer, expected, 0)
-                    .map_err(KernelError::from)?;
+                // Without room it stays as it is: that was counted when the session came.
+                Maps::put(&mut maps.peers, peer, expected)?;
             }
         }
         self.sweep.doubtful = wrong;
         Ok(())
     }
+}
+
+/// Whether a pinhole has outlived the backstop time (rule K5). Both in nanoseconds since the
+/// machine's start; one that was made while this was looked at is not old.
+fn is_old(made_at: u64, now: u64) -> bool {
+    Duration::from_nanos(now.saturating_sub(made_at)) >= BACKSTOP
 }
 
 /// Of these sessions, those that had no socket now and when it was last looked; and those that
@@ -263,6 +309,14 @@ mod tests {
             client_port: Port::new(port),
             server_port: Port::new(21),
         }
+    }
+
+    #[test]
+    fn k5_the_backstop_is_a_quarter_of_an_hour() {
+        let second = 1_000_000_000;
+        assert!(!is_old(5 * second, (5 + 899) * second));
+        assert!(is_old(5 * second, (5 + 900) * second));
+        assert!(!is_old(5 * second, 4 * second));
     }
 
     /// A close that was missed is seen in the second round; a session that just opens, or one

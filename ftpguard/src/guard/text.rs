@@ -10,7 +10,7 @@ mod reuse;
 mod words;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use anyhow::Result;
 use ftpguard_common::{
     abi::{Advice, Origin, PinholeKey, Session, SessionKey, advice_flags, process_flags},
     ftp::DialogueEvent,
-    net::Port,
+    net::{Address, Port},
 };
 
 pub(super) use self::words::{remark, way};
@@ -27,7 +27,7 @@ use super::Guard;
 use crate::{
     clock,
     config::TrackingArg,
-    events::{Ending, Ends, Happening},
+    events::{Ending, Ends, Happening, Remark},
     kernel::{KernelError, Maps},
     watcher::Beginning,
 };
@@ -38,6 +38,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The most announced ports that wait at once.
 const MAX_WAITING: usize = 1_024;
+/// The most addresses of others that are told (rule R7).
+const MAX_ELSEWHERE: usize = 16;
 
 /// What text made the guard remember.
 #[derive(Default)]
@@ -52,6 +54,8 @@ pub(super) struct Text {
     narrowed: HashMap<SessionKey, Advice>,
     /// Listeners that are announced again.
     reuse: Reuse,
+    /// Addresses that replies named and this host does not have; so many are told, and no more.
+    elsewhere: HashSet<Address>,
 }
 
 struct Waiting {
@@ -81,11 +85,36 @@ impl Text {
         }
     }
 
+    /// Whether a reply names an address of somebody else that was not told yet (rule R7).
+    fn is_elsewhere(
+        &mut self,
+        event: &DialogueEvent,
+        is_ours: impl FnOnce(Address) -> bool,
+    ) -> bool {
+        let DialogueEvent::PassiveAnnounced {
+            address: Some(address),
+            ..
+        } = *event
+        else {
+            return false;
+        };
+        !is_ours(address) && self.elsewhere.len() < MAX_ELSEWHERE && self.elsewhere.insert(address)
+    }
+
     pub(super) fn forget(&mut self, session: &SessionKey) {
         self.waiting.retain(|waiting| waiting.session != *session);
         self.spoken_of.remove(session);
         self.narrowed.remove(session);
         self.reuse.forget(session);
+    }
+
+    /// Forgets every session that is not among these.
+    pub(super) fn keep(&mut self, open: &HashSet<SessionKey>) {
+        self.waiting
+            .retain(|waiting| open.contains(&waiting.session));
+        self.spoken_of.retain(|key, _| open.contains(key));
+        self.narrowed.retain(|key, _| open.contains(key));
+        self.reuse.keep(open);
     }
 
     /// The only port that the session's active mode may reach.
@@ -127,6 +156,17 @@ impl Guard {
             log::trace!("session {}: {event}", Ends::from(&key));
             if let Some(what) = remark(&key, &event) {
                 journal.tell(what);
+            }
+            let is_ours = |address: Address| {
+                let found = Maps::find(&kernel.maps.addresses, &address);
+                // Where that cannot be looked up, nothing is hinted at.
+                address == key.server || found.map_or(true, |found| found.is_some())
+            };
+            if text.is_elsewhere(&event, is_ours) {
+                journal.tell(Happening::Dialogue {
+                    ends: Ends::from(&key),
+                    remark: Remark::AddressMismatch.label().into(),
+                });
             }
             text.hear(key, event);
         };

@@ -17,7 +17,12 @@ use aya::{
 use ftpguard_common::abi::observer_slot;
 
 use super::{
-    Kernel, driver::has_device, error::KernelError, features::tc_hook, gates::Hooked, hook::Hook,
+    Kernel,
+    driver::{has_device, has_ethernet_header},
+    error::KernelError,
+    features::tc_hook,
+    gates::Hooked,
+    hook::Hook,
     step,
 };
 
@@ -189,6 +194,9 @@ impl Kernel {
         }
         let index = nix::net::if_::if_nametoindex(interface)
             .map_err(|_| KernelError::NoInterface(interface.to_owned()))?;
+        if !has_ethernet_header(interface) {
+            return Err(KernelError::NoEthernet(interface.to_owned()));
+        }
         let egress = prepare_tc(interface)?;
         let (ingress, xdp, fallback) = self.attach_ingress(interface, index, choice)?;
         let watcher = match ingress {
@@ -207,7 +215,8 @@ impl Kernel {
             egress: self.attach_tc("guard_and_watch_egress", &place(TcAttachType::Egress))?,
         };
         self.hooked.insert(index, hooked);
-        self.maps.gates.insert(index, 1, 0)?;
+        // Without room the last gate judges again what passed here.
+        super::Maps::put(&mut self.maps.gates, &index, &1)?;
         Ok(Attached {
             index,
             interface: interface.to_owned(),

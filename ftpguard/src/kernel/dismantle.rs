@@ -38,13 +38,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Removes everything that lies in a pin folder. When this returns it is gone.
 pub fn detach(folder: &Path) -> Result<Detached, KernelError> {
     let mut detached = Detached::default();
-    if !folder.exists() {
-        return Ok(detached);
-    }
     let failed = |source| KernelError::Pins {
         path: folder.to_owned(),
         source,
     };
+    // Where it cannot be seen, something may be there.
+    if !folder.try_exists().map_err(failed)? {
+        return Ok(detached);
+    }
     let _lock = lock(folder)?;
     for state in states(folder).map_err(failed)? {
         detached.hooks += dismantle(&state).map_err(failed)?;

@@ -1,6 +1,10 @@
-//! Which driver stands behind an interface.
+//! Which driver stands behind an interface, and what its packets begin with.
 
-use std::{ffi::CStr, mem::zeroed, os::fd::AsRawFd as _};
+use std::{
+    ffi::CStr,
+    mem::zeroed,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
@@ -21,6 +25,7 @@ struct DriverInfo {
 }
 
 nix::ioctl_readwrite_bad!(ethtool, libc::SIOCETHTOOL, libc::ifreq);
+nix::ioctl_readwrite_bad!(hardware_address, libc::SIOCGIFHWADDR, libc::ifreq);
 
 /// Whether a device on a bus stands behind the interface. veth, bridges, bonds, VLANs and
 /// tunnels have none: native XDP there exists but costs bulk transfers their segmentation
@@ -32,24 +37,55 @@ pub(super) fn has_device(interface: &str) -> bool {
     bus_of(interface).is_some_and(|bus| !bus.is_empty() && bus != "N/A")
 }
 
-/// Where the device sits, such as `0000:00:03.0`; empty for software devices.
-fn bus_of(interface: &str) -> Option<String> {
-    let control = socket(
+/// Whether the interface's packets begin with an Ethernet header. Those of WireGuard, tun, PPP and
+/// most tunnels begin with the IP header. No answer counts as Ethernet.
+pub(super) fn has_ethernet_header(interface: &str) -> bool {
+    let Some(mut request) = request(interface) else {
+        return true;
+    };
+    let Some(control) = control() else {
+        return true;
+    };
+    // SAFETY: the kernel writes the hardware address into the request, which lives until the call
+    // returns.
+    if unsafe { hardware_address(control.as_raw_fd(), &raw mut request) }.is_err() {
+        return true;
+    }
+    // SAFETY: this command fills this member, with the device's type for a family
+    // (netdevice(7)).
+    let kind = unsafe { request.ifr_ifru.ifru_hwaddr.sa_family };
+    [libc::ARPHRD_ETHER, libc::ARPHRD_LOOPBACK].contains(&kind)
+}
+
+/// Any socket answers for any interface of its network namespace.
+fn control() -> Option<OwnedFd> {
+    socket(
         AddressFamily::Inet,
         SockType::Datagram,
         SockFlag::SOCK_CLOEXEC,
         None,
     )
-    .ok()?;
-    // SAFETY: plain integers and bytes, for which zero is a value.
-    let mut info: DriverInfo = unsafe { zeroed() };
-    info.command = ETHTOOL_GDRVINFO;
-    // SAFETY: as above; its union holds pointers, for which zero is a value too.
+    .ok()
+}
+
+/// A request about this interface.
+fn request(interface: &str) -> Option<libc::ifreq> {
+    // SAFETY: bytes and a union of integers and pointers, for which zero is a value.
     let mut request: libc::ifreq = unsafe { zeroed() };
     let name = request.ifr_name.get_mut(..interface.len())?;
     for (to, from) in name.iter_mut().zip(interface.bytes()) {
         *to = libc::c_char::from_ne_bytes([from]);
     }
+    Some(request)
+}
+
+/// Where the device sits, such as `0000:00:03.0`; empty for software devices.
+fn bus_of(interface: &str) -> Option<String> {
+    let control = control()?;
+    // SAFETY: plain integers and bytes, for which zero is a value.
+    let mut info: DriverInfo = unsafe { zeroed() };
+    info.command = ETHTOOL_GDRVINFO;
+    let mut request = request(interface)?;
     request.ifr_ifru.ifru_data = (&raw mut info).cast();
     // SAFETY: the request names a buffer of the size that this command fills, and both live
     // until the call returns.
@@ -62,6 +98,11 @@ fn bus_of(interface: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loopback_begins_like_ethernet() {
+        assert!(has_ethernet_header("lo"));
+    }
 
     #[test]
     fn loopback_has_no_device() {

@@ -58,6 +58,8 @@ pub enum KernelError {
         /// The interface.
         interface: String,
     },
+    /// The interface's packets have no Ethernet header, where the packet programs begin to read.
+    NoEthernet(String),
     /// The interface's driver cannot run XDP programs itself.
     NoNativeXdp(String),
     /// The interface's driver can, and does not now.
@@ -76,6 +78,7 @@ impl KernelError {
         match self {
             Self::HookTaken { .. } => "another XDP program is attached".to_owned(),
             Self::NoNativeXdp(_) => "its driver cannot run XDP programs".to_owned(),
+            Self::NoEthernet(_) => "its packets have no Ethernet header".to_owned(),
             Self::Load(_)
             | Self::Missing(_)
             | Self::Map(_)
@@ -133,7 +136,7 @@ impl fmt::Display for KernelError {
             ),
             Self::NoBpfFileSystem(path) => write!(
                 f,
-                "{} is not in a BPF file system; mount one (mount -t bpf bpf /sys/fs/bpf) and \
+                "{} is not in a BPF file system; mount one (mount -t bpf -o mode=0700 bpf /sys/fs/bpf) and \
                  name a folder in it with --pin-dir, or none with --pin=false",
                 path.display()
             ),
@@ -153,6 +156,11 @@ impl fmt::Display for KernelError {
                 f,
                 "interface {interface} already runs an XDP program; see it with \
                  `ip -details link show dev {interface}`, detach it, or use --xdp-mode tc"
+            ),
+            Self::NoEthernet(interface) => write!(
+                f,
+                "packets of {interface} have no Ethernet header; what comes by it is judged by \
+                 the last gate only"
             ),
             Self::NoNativeXdp(interface) => write!(
                 f,
@@ -185,6 +193,7 @@ impl Error for KernelError {
             | Self::PinsInUse(_)
             | Self::NoInterface(_)
             | Self::HookTaken { .. }
+            | Self::NoEthernet(_)
             | Self::NoNativeXdp(_) => None,
         }
     }

@@ -51,7 +51,8 @@ struct Question {
 /// How long the kernel may take; it answers within the call.
 const LIMIT: TimeVal = TimeVal::new(1, 0);
 
-/// Whether there is a filter with this priority and handle. No answer counts as none.
+/// Whether there is a filter with this priority and handle. Where the kernel cannot be
+/// asked, what was attached is taken to be there.
 pub(super) fn is_there(interface: u32, direction: Direction, priority: u16, handle: u32) -> bool {
     let question = Question {
         length: LENGTH,
@@ -67,7 +68,7 @@ pub(super) fn is_there(interface: u32, direction: Direction, priority: u16, hand
         // Priority, then the protocol in network order: aya attaches for all protocols.
         info: u32::from(priority) << 16 | u32::from(ALL_PROTOCOLS.to_be()),
     };
-    ask(&question).is_ok_and(|kind| kind == libc::RTM_NEWTFILTER)
+    ask(&question).map_or(true, |kind| kind == libc::RTM_NEWTFILTER)
 }
 
 const LENGTH: u32 = 36;

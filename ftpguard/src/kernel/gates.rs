@@ -4,7 +4,7 @@
 //! kernel is asked, link by link (`/proc/self/fdinfo`, where a link that holds nothing names place
 //! 0) and, before Linux 6.6, filter by filter (`RTM_GETTFILTER`).
 
-use std::{collections::HashSet, fs};
+use std::{collections::HashSet, fs, io};
 
 use super::{
     Kernel,
@@ -60,12 +60,11 @@ pub struct Held<'a> {
 
 impl Kernel {
     /// Asks the kernel which programs are attached where.
-    #[must_use]
-    pub fn held(&self) -> Held<'_> {
-        Held {
+    pub fn held(&self) -> Result<Held<'_>, KernelError> {
+        Ok(Held {
             kernel: self,
-            places: places(),
-        }
+            places: places().map_err(KernelError::Descriptor)?,
+        })
     }
 
     /// Takes every program off an interface; one that is gone has lost them already.
@@ -138,14 +137,17 @@ impl Held<'_> {
 }
 
 /// The places that this process's links hold.
-fn places() -> HashSet<(u32, u64)> {
-    let Ok(files) = fs::read_dir("/proc/self/fdinfo") else {
-        return HashSet::new();
-    };
-    files
-        .flatten()
-        .filter_map(|file| place(&fs::read_to_string(file.path()).ok()?))
-        .collect()
+fn places() -> io::Result<HashSet<(u32, u64)>> {
+    let mut places = HashSet::new();
+    for file in fs::read_dir("/proc/self/fdinfo")? {
+        match fs::read_to_string(file?.path()) {
+            Ok(facts) => places.extend(place(&facts)),
+            // Closed meanwhile, as the one that lists them is.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(places)
 }
 
 /// Program and place of a link, as `bpf_link_show_fdinfo()` in kernel/bpf/syscall.c prints them.

@@ -21,7 +21,7 @@ use std::{
     io,
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
-        unix::fs::DirBuilderExt as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
 };
@@ -31,6 +31,7 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
     sys::statfs::{BPF_FS_MAGIC, statfs},
+    unistd::geteuid,
 };
 
 use super::{
@@ -365,6 +366,7 @@ pub(super) fn lock(folder: &Path) -> Result<Flock<File>, KernelError> {
         return Err(KernelError::NoBpfFileSystem(folder.to_owned()));
     }
     let file = File::open(folder).map_err(&failed)?;
+    check_owner(&file, folder).map_err(&failed)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
         if errno == Errno::EWOULDBLOCK {
             KernelError::PinsInUse(folder.to_owned())
@@ -372,6 +374,22 @@ pub(super) fn lock(folder: &Path) -> Result<Flock<File>, KernelError> {
             failed(errno.into())
         }
     })
+}
+
+/// What lies in the folder is taken over, and removed, by name: it must be nobody else's.
+fn check_owner(file: &File, folder: &Path) -> io::Result<()> {
+    const OTHERS_MAY_WRITE: u32 = 0o022;
+    let (opened, named) = (file.metadata()?, fs::symlink_metadata(folder)?);
+    if (opened.dev(), opened.ino()) != (named.dev(), named.ino()) {
+        return Err(io::Error::other("it is a link to somewhere else"));
+    }
+    if opened.uid() != geteuid().as_raw() || opened.mode() & OTHERS_MAY_WRITE != 0 {
+        return Err(io::Error::other(format!(
+            "it belongs to user {}, or others may write in it; look who made it, and remove it",
+            opened.uid()
+        )));
+    }
+    Ok(())
 }
 
 /// The states in a folder.

@@ -1,6 +1,6 @@
 //! Typed handles to the kernel side's maps.
 
-use std::borrow::BorrowMut as _;
+use std::{borrow::BorrowMut as _, collections::BTreeMap};
 
 use aya::{
     Ebpf, Pod,
@@ -56,6 +56,22 @@ pub struct Maps {
     pub counters: PerCpuArray<MapData, u64>,
     /// How many denials each CPU may still report one by one.
     pub event_budget: PerCpuArray<MapData, EventBudget>,
+    /// What the daemon left out because a table was full, beside what the kernel side counts.
+    left_out: BTreeMap<u32, u64>,
+    /// Whether some of this host's addresses have no room.
+    pub(super) lacks_addresses: bool,
+}
+
+/// What became of an entry that was to be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Added {
+    /// It is there now.
+    New,
+    /// There is one already, which stays.
+    Known,
+    /// The table is full: it is not there.
+    NoRoom,
 }
 
 impl Maps {
@@ -79,6 +95,8 @@ impl Maps {
             heartbeat: typed(ebpf, "HEARTBEAT")?,
             counters: typed(ebpf, "COUNTERS")?,
             event_budget: typed(ebpf, "EVENT_BUDGET")?,
+            left_out: BTreeMap::new(),
+            lacks_addresses: false,
         })
     }
 
@@ -100,12 +118,23 @@ impl Maps {
 
     /// The counters, summed over all CPUs.
     pub fn counters(&self) -> Result<CpuCounters, KernelError> {
-        sum_counters(&self.counters)
+        let mut counters = sum_counters(&self.counters)?;
+        for (counter, count) in &self.left_out {
+            counters.add_at(*counter, *count);
+        }
+        Ok(counters)
     }
 
     /// How often one thing happened to the guard.
     pub fn incident(&self, incident: Incident) -> Result<u64, KernelError> {
-        Ok(self.counters.get(&incident.counter(), 0)?.iter().sum())
+        let counter = incident.counter();
+        let here = self.left_out.get(&counter).copied().unwrap_or(0);
+        Ok(here + self.counters.get(&counter, 0)?.iter().sum::<u64>())
+    }
+
+    /// Counts something that the daemon had no room for (rule K9).
+    pub fn leave_out(&mut self, incident: Incident) {
+        *self.left_out.entry(incident.counter()).or_default() += 1;
     }
 
     /// Lets all CPUs together report this many denials of each kind one by one until the next
@@ -136,16 +165,30 @@ impl Maps {
         }
     }
 
-    /// Adds an entry unless there is one: whether it was added. What the kernel side wrote in
-    /// the meantime is newer and stays.
-    pub fn add<K: Pod, V: Pod>(
+    /// Writes an entry, over a former one. False where the table is full and there was none.
+    pub fn put<K: Pod, V: Pod>(
         map: &mut HashMap<MapData, K, V>,
         key: &K,
         value: &V,
     ) -> Result<bool, KernelError> {
-        match map.insert(key, value, u64::from(BPF_NOEXIST)) {
+        match map.insert(key, value, 0) {
             Ok(()) => Ok(true),
-            Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(false),
+            Err(error) if is_full(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Adds an entry unless there is one. What the kernel side wrote in the meantime is newer and
+    /// stays.
+    pub fn add<K: Pod, V: Pod>(
+        map: &mut HashMap<MapData, K, V>,
+        key: &K,
+        value: &V,
+    ) -> Result<Added, KernelError> {
+        match map.insert(key, value, u64::from(BPF_NOEXIST)) {
+            Ok(()) => Ok(Added::New),
+            Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(Added::Known),
+            Err(error) if is_full(&error) => Ok(Added::NoRoom),
             Err(error) => Err(error.into()),
         }
     }
@@ -166,10 +209,15 @@ impl Maps {
     /// Keeps the hints in a port's word as the kernel side does: for a listener that was open
     /// before the guard.
     pub fn hint_listener(&mut self, port: Port, listener: &Listener) {
+        self.mark_lenient(port, listener);
+        self.words.add(port.number(), listener.hint());
+    }
+
+    /// Marks the port's word, before its listener admits clients without a pinhole.
+    pub fn mark_lenient(&mut self, port: Port, listener: &Listener) {
         if !listener.is_strict() {
             self.words.mark(port.number(), port_word::ONE_LENIENT);
         }
-        self.words.add(port.number(), listener.hint());
     }
 
     /// Removes an entry; one that is not there is as good as removed.
@@ -204,7 +252,11 @@ impl CpuCounters {
 
     /// Adds what is counted elsewhere.
     pub(super) fn add(&mut self, incident: Incident, count: u64) {
-        let place = usize::try_from(incident.counter());
+        self.add_at(incident.counter(), count);
+    }
+
+    fn add_at(&mut self, counter: u32, count: u64) {
+        let place = usize::try_from(counter);
         if let Some(sum) = place.ok().and_then(|place| self.0.get_mut(place)) {
             *sum += count;
         }
@@ -251,6 +303,12 @@ const BPF_EXIST: u32 = 2;
 /// Whether the kernel found no such entry.
 pub(super) fn is_absent(error: &MapError) -> bool {
     matches!(error, MapError::KeyNotFound) || errno(error) == Some(libc::ENOENT)
+}
+
+/// Whether a hash map has no room for another entry (`alloc_htab_elem()` in
+/// kernel/bpf/hashtab.c).
+fn is_full(error: &MapError) -> bool {
+    errno(error) == Some(libc::E2BIG)
 }
 
 /// The kernel's error number, where the kernel refused.

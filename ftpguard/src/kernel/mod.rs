@@ -53,7 +53,7 @@ pub use self::{
     features::{Feature, Features},
     gates::{Gates, Held},
     home::{Detached, Pins, detach},
-    maps::{CpuCounters, Maps},
+    maps::{Added, CpuCounters, Maps},
     offline::Orphan,
     ring::Ring,
     settings::{Destination, Settings},
@@ -345,14 +345,16 @@ fn step(what: &str) -> Result<(), KernelError> {
 }
 
 /// Every map that outlives a daemon. Those that hold constants belong to one set of programs.
-const MAPS: [&str; 25] = [
+const MAPS: [&str; 27] = [
     "ADDRESSES",
     "ADDRESS_AT",
     "ADVICE",
+    "ANY_ELSEWHERE",
     "BARRED",
     "CGROUP",
     "CONTROL",
     "COUNTERS",
+    "ELSEWHERE",
     "EVENTS",
     "EVENT_BUDGET",
     "EXCEPTIONS",

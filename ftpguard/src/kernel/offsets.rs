@@ -28,7 +28,9 @@ pub(super) fn read_offsets() -> Result<KernelOffsets, KernelError> {
         source_v6: types.offset(&socket, "skc_v6_rcv_saddr").unwrap_or(0),
         destination_v6: types.offset(&socket, "skc_v6_daddr").unwrap_or(0),
         task_pid: types.offset(&task, "pid")?,
-        pad: 0,
+        network: types.offset(&socket, "skc_net")?,
+        owner: types.offset(&types.structure("net")?, "user_ns")?,
+        level: types.offset(&types.structure("user_namespace")?, "level")?,
     })
 }
 
@@ -118,6 +120,9 @@ mod tests {
             offsets.source_v6,
             offsets.destination_v6,
             offsets.task_pid,
+            offsets.network,
+            offsets.owner,
+            offsets.level,
         ];
         assert!(more.iter().all(|offset| *offset > 16), "{offsets:?}");
     }

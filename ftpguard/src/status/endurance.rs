@@ -136,3 +136,42 @@ impl Orphaned {
 pub fn age_ms(stamp: u64) -> u64 {
     clock::monotonic_ns().saturating_sub(stamp) / 1_000_000
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_side_without_daemon_is_told() {
+        let orphaned = Orphaned {
+            daemon: "gone".to_owned(),
+            pins: "/sys/fs/bpf/ftpguard".to_owned(),
+            mode: "enforce".to_owned(),
+            without_daemon: "control-peer".to_owned(),
+            heartbeat_age: 61_500,
+            sessions: 2,
+            pinholes: 1,
+            hooks: vec!["connect4".to_owned(), "xdp-native-2".to_owned()],
+            verdicts: vec![Count {
+                name: "no-pinhole".to_owned(),
+                verdict: "deny".to_owned(),
+                count: 12,
+                text: "SYN to the ftpd's listener".to_owned(),
+            }],
+            incidents: Vec::new(),
+        };
+        assert_eq!(
+            orphaned.render(),
+            "\
+the daemon is gone since 61 s; the kernel goes on guarding
+  mode           enforce
+  needs daemon   control-peer
+  sessions       2
+  pinholes       1
+  hooks          connect4 xdp-native-2
+  pins           /sys/fs/bpf/ftpguard
+  12             no-pinhole
+"
+        );
+    }
+}

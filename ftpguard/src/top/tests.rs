@@ -177,6 +177,7 @@ fn monitor_mode_says_would() {
     model.answers.as_mut().expect("answers").status.mode = "monitor".to_owned();
     let text = screen(&model, 80, 24);
     assert!(text.contains("  monitor  "), "{text}");
+    assert!(text.contains(" Would be refused/s, most 209 "), "{text}");
     assert!(text.contains("would be refused"), "{text}");
 }
 

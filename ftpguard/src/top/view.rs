@@ -120,7 +120,12 @@ fn draw_refusals(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         .spacing(1)
         .areas(area);
     let most = model.history.iter().max().copied().unwrap_or(0);
-    let title = format!("{} per second, most {most}", capital(refused_word(monitor)));
+    let title = if monitor {
+        // Shorter, to be whole in a window of 80 columns.
+        format!("Would be refused/s, most {most}")
+    } else {
+        format!("Refused per second, most {most}")
+    };
     // The newest second stands at the right edge.
     let width = usize::from(left.width);
     let skip = model.history.len().saturating_sub(width);
@@ -273,11 +278,4 @@ fn short_duration(seconds: u64) -> String {
         6_000..360_000 => format!("{}h", seconds / 3_600),
         _ => format!("{}d", seconds / 86_400),
     }
-}
-
-fn capital(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(letters).collect()
-    })
 }

@@ -223,6 +223,21 @@ fn s6_no_more_sessions_than_the_limit_are_read() {
     assert_eq!(line.watcher.label(&key(5)).text, "desynchronised");
 }
 
+/// The close of a session was lost with other events: its place is free again.
+#[test]
+fn a_session_whose_close_was_missed_keeps_no_place() {
+    let mut line = Line::new();
+    for port in 1..=3 {
+        line.key = key(port);
+        line.server("220 hello\r\n");
+    }
+    assert_eq!(line.watcher.reading, 2);
+    line.watcher.keep(&HashSet::from([key(2), key(3)]));
+    assert_eq!(line.watcher.reading, 1);
+    line.server("220 hello\r\n");
+    assert_eq!(line.watcher.reading, 2);
+}
+
 #[test]
 fn records_that_make_no_sense_are_refused() {
     let mut line = Line::new();

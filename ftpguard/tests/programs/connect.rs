@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ftpguard::kernel::{Kernel, Settings};
+use ftpguard::kernel::{Destination, Kernel, Settings};
 use ftpguard_common::{
     abi::{Active, Advice, Mode, PinholeKey, Policy, Process, Session, SessionKey, advice_flags},
     net::Port,
@@ -77,6 +77,39 @@ fn connect_calls_of_an_ftpd_o1_o2_o3_o10_c5() {
     bed.check("127.0.0.8", OTHER, None);
 }
 
+/// The client's port 20 (Microsoft's exception), and a third host (FXP): refused, until they are
+/// named; then just these.
+#[test]
+fn named_exceptions_are_allowed_and_nothing_else_o3_o7() {
+    const DATA: u16 = 20;
+    let room = Room::enter();
+    let targets = [("127.0.0.9", "127.0.0.7"), ("::1", "fe80::7")];
+    let mut bed = Bed::new(&room);
+    for (client, partner) in targets {
+        bed.serve(client);
+        bed.check(client, DATA, Some(Reason::ConnectToLowPort));
+        bed.check(partner, OTHER, Some(Reason::ConnectToStranger));
+    }
+    drop(bed);
+    let exceptions = targets
+        .into_iter()
+        .flat_map(|(client, partner)| [(client, Some(DATA)), (partner, None)])
+        .map(|(host, port)| Destination {
+            address: address(host),
+            prefix: 128,
+            port,
+        })
+        .collect();
+    let mut bed = Bed::with(&room, exceptions);
+    for (client, partner) in targets {
+        bed.serve(client);
+        bed.check(client, DATA, Some(Reason::ConnectListed));
+        bed.check(client, DATA + 1, Some(Reason::ConnectToLowPort));
+        bed.check(partner, OTHER, Some(Reason::ConnectListed));
+    }
+    bed.check("127.0.0.8", OTHER, Some(Reason::ConnectToStranger));
+}
+
 /// The loaded programs, attached to the room.
 struct Bed {
     kernel: Kernel,
@@ -85,8 +118,13 @@ struct Bed {
 
 impl Bed {
     fn new(room: &Room) -> Self {
+        Self::with(room, Vec::new())
+    }
+
+    fn with(room: &Room, exceptions: Vec<Destination>) -> Self {
         let settings = Settings {
             cgroup: room.path.clone(),
+            exceptions,
             ..settings(Mode::Enforce, false)
         };
         let mut kernel = Kernel::load(&settings).unwrap();

@@ -3,12 +3,14 @@
 //! One frame goes in; the action and the counter of exactly one reason come out. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
+mod adopt;
 mod bed;
 mod connect;
 mod events;
 mod frames;
 mod heartbeat;
 mod model;
+mod pinholes;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -63,6 +65,14 @@ fn routed_traffic_to_the_range_is_left_alone() {
     let bed = Bed::new(Mode::Enforce);
     bed.ingress(&syn(CLIENT, "192.0.2.77", UNUSED), Reason::NotOurAddress);
     bed.ingress(&syn(CLIENT6, "2001:db8::77", UNUSED), Reason::NotOurAddress);
+}
+
+/// As docs/limitations.md says: whose a listener on the wildcard address is cannot be seen here.
+#[test]
+fn routed_traffic_to_a_port_with_a_listener_on_the_wildcard_is_judged() {
+    let bed = Bed::new(Mode::Enforce);
+    bed.ingress(&syn(THIEF, "192.0.2.77", UNKNOWN), Reason::NoPinhole);
+    bed.ingress(&syn(CLIENT, "192.0.2.77", UNKNOWN), Reason::ControlPeer);
 }
 
 #[test]
@@ -208,19 +218,39 @@ fn what_the_hook_cannot_follow_is_counted_and_left_to_the_kernel_i5() {
 #[test]
 fn a_frame_cut_anywhere_is_malformed_or_judged_alike() {
     let bed = Bed::new(Mode::Enforce);
-    for (whole, flags_end) in [
-        (syn(THIEF, SERVER, LIVE), 14 + 20 + 14),
-        (syn(THIEF6, SERVER6, LIVE), 14 + 40 + 14),
-        (with_extensions(THIEF6, 2), 14 + 40 + 16 + 14),
+    // Where the flags end; of a first fragment also from where on it is known to be one.
+    let ipv4 = 14 + 20;
+    let ipv6 = 14 + 40;
+    for (whole, flags_end, fragment) in [
+        (syn(THIEF, SERVER, LIVE), ipv4 + 14, None),
+        (with_one_tag(THIEF), ipv4 + 4 + 14, None),
+        (with_two_tags(THIEF), ipv4 + 8 + 14, None),
+        (with_ipv4_options(THIEF), ipv4 + 40 + 14, None),
+        (with_tcp_options(THIEF), ipv4 + 14, None),
+        (with_first_fragment(THIEF), ipv4 + 14, Some(ipv4)),
+        (syn(THIEF6, SERVER6, LIVE), ipv6 + 14, None),
+        (with_extensions(THIEF6, 2), ipv6 + 16 + 14, None),
+        (with_extensions(THIEF6, 4), ipv6 + 32 + 14, None),
+        (
+            with_fragment6(THIEF6, 0, SYN_HEADER),
+            ipv6 + 8 + 14,
+            Some(ipv6 + 4),
+        ),
     ] {
         // TEST_RUN wants an Ethernet header.
-        for length in 14..whole.len() {
-            let reason = if length < flags_end {
-                Reason::Malformed
-            } else {
+        for length in 14..=whole.len() {
+            let reason = if length >= flags_end {
                 Reason::NoPinhole
+            } else if fragment.is_some_and(|from| length >= from) {
+                Reason::TinyFragment
+            } else {
+                Reason::Malformed
             };
             bed.xdp(&whole[..length], reason);
+            // And a whole network header for TC.
+            if length >= 14 + 40 {
+                bed.ingress(&whole[..length], reason);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use etherparse::{EtherType, LinkExtSlice, NetSlice, SlicedPacket, TcpHeaderSlice, ip_number};
+use etherparse::{EtherType, LinkExtSlice, NetSlice, SlicedPacket, ip_number};
 use ftpguard_common::{abi::Mode, verdict::Verdict};
 use proptest::{
     collection::vec,
@@ -98,7 +98,118 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
             }
             frame
         });
-    prop_oneof![1 => noise, 15 => changed]
+    prop_oneof![1 => noise, 10 => changed, 5 => composed()]
+}
+
+/// Frames put together from every header in every order: tags, options or extension headers of any
+/// length, a fragment of any place, a segment of any flags, all cut anywhere.
+fn composed() -> impl Strategy<Value = Vec<u8>> {
+    let tags = vec(proptest::sample::select(vec![0x8100_u16, 0x88a8]), 0..3);
+    let segment = (
+        proptest::sample::select(vec![LIVE, UNUSED, FOREIGN, OUTSIDE, UNKNOWN, 21, 22]),
+        prop_oneof![Just(0x02_u8), any::<u8>()],
+        0..=40_usize,
+    )
+        .prop_map(|(port, flags, length)| {
+            let mut segment = SYN_HEADER.to_vec();
+            segment[2..4].copy_from_slice(&port.to_be_bytes());
+            segment[13] = flags;
+            segment.resize(length.max(1), 1);
+            segment
+        });
+    let fragment = prop_oneof![
+        3 => Just((0_u16, false)),
+        1 => Just((0, true)),
+        1 => (0..3_u16, any::<bool>()),
+    ];
+    let extensions = vec(
+        (
+            proptest::sample::select(vec![0_u8, 43, 44, 51, 60]),
+            0..3_usize,
+        ),
+        0..5,
+    );
+    (
+        tags,
+        segment,
+        fragment,
+        any::<(bool, bool)>(),
+        0..=10_usize,
+        extensions,
+    )
+        .prop_map(
+            |(tags, segment, fragment, (v6, stranger), options, extensions)| {
+                let mut packet = if v6 {
+                    ipv6(stranger, fragment, &extensions, &segment)
+                } else {
+                    ipv4(stranger, fragment, options, &segment)
+                };
+                let mut frame = vec![2; 12];
+                for tag in tags {
+                    frame.extend(tag.to_be_bytes());
+                    frame.extend([0, 0]);
+                }
+                frame.extend(if v6 { [0x86, 0xdd] } else { [0x08, 0x00] });
+                frame.append(&mut packet);
+                frame
+            },
+        )
+}
+
+fn ipv4(stranger: bool, (offset, more): (u16, bool), options: usize, segment: &[u8]) -> Vec<u8> {
+    let client: Ipv4Addr = if stranger { THIEF } else { CLIENT }.parse().unwrap();
+    let server: Ipv4Addr = SERVER.parse().unwrap();
+    let header = 20 + 4 * options;
+    let mut packet = vec![0x45 + u8::try_from(options).unwrap(), 0];
+    let total = u16::try_from(header + segment.len()).unwrap();
+    packet.extend(total.to_be_bytes());
+    packet.extend([0, 7]);
+    packet.extend((offset | u16::from(more) << 13).to_be_bytes());
+    packet.extend([64, 6, 0, 0]);
+    packet.extend(client.octets());
+    packet.extend(server.octets());
+    packet.resize(header, 1);
+    packet.extend(segment);
+    packet
+}
+
+/// Kind 44 is a fragment header, whatever length was drawn for it.
+fn ipv6(
+    stranger: bool,
+    (offset, more): (u16, bool),
+    extensions: &[(u8, usize)],
+    segment: &[u8],
+) -> Vec<u8> {
+    let client: Ipv6Addr = if stranger { THIEF6 } else { CLIENT6 }.parse().unwrap();
+    let server: Ipv6Addr = SERVER6.parse().unwrap();
+    let kinds: Vec<u8> = extensions
+        .iter()
+        .map(|(kind, _)| *kind)
+        .chain([6])
+        .collect();
+    let mut payload = Vec::new();
+    for ((kind, units), next) in extensions.iter().zip(&kinds[1..]) {
+        if *kind == 44 {
+            payload.extend([*next, 0]);
+            payload.extend((offset << 3 | u16::from(more)).to_be_bytes());
+            payload.extend([0, 0, 0, 7]);
+            continue;
+        }
+        // In units of eight bytes after the first; of four for an authentication header, of an
+        // even number here.
+        let length = if *kind == 51 { 2 * units } else { *units };
+        payload.extend([*next, u8::try_from(length).unwrap()]);
+        payload.extend([1, 4, 0, 0, 0, 0]);
+        payload.resize(payload.len() + 8 * units, 0);
+    }
+    payload.extend(segment);
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
+    packet.extend([kinds[0], 64]);
+    packet.extend(client.octets());
+    packet.extend(server.octets());
+    packet.extend(payload);
+    packet
 }
 
 fn good() -> Vec<Vec<u8>> {
@@ -160,17 +271,30 @@ fn model(frame: &[u8]) -> Option<Verdict> {
                 header.source_addr().into(),
                 header.destination_addr().into(),
                 header.fragments_offset().value(),
+                header.more_fragments(),
                 packet.payload().payload,
             )
         }
         Some(NetSlice::Ipv6(packet)) => {
             let extensions = packet.extensions();
-            let mut offset = 0;
+            let mut more = false;
             let mut count = 0;
             for extension in extensions.clone() {
                 count += 1;
-                if let etherparse::Ipv6ExtensionSlice::Fragment(fragment) = extension {
-                    offset = fragment.fragment_offset().value();
+                if let etherparse::Ipv6ExtensionSlice::Fragment(fragment) = extension
+                    && count <= 5
+                {
+                    more = fragment.more_fragments();
+                    let offset = fragment.fragment_offset().value();
+                    if offset != 0 {
+                        // What follows is no header, whatever it looks like.
+                        let over_flags = offset == 1 && fragment.next_header() == ip_number::TCP;
+                        return Some(if over_flags {
+                            Verdict::Deny
+                        } else {
+                            Verdict::Pass
+                        });
+                    }
                 }
             }
             if count > 4 {
@@ -189,7 +313,8 @@ fn model(frame: &[u8]) -> Option<Verdict> {
             segment(
                 packet.header().source_addr().into(),
                 packet.header().destination_addr().into(),
-                offset,
+                0,
+                more,
                 packet.payload().payload,
             )
         }
@@ -204,18 +329,29 @@ fn tag_types(frame: &[u8]) -> impl Iterator<Item = EtherType> {
         .map(EtherType)
 }
 
-fn segment(source: IpAddr, destination: IpAddr, offset: u16, bytes: &[u8]) -> Option<Verdict> {
+/// What RFC 9293 section 3.1 puts where: the destination port in bytes 2 and 3, SYN and ACK in byte
+/// 13. Options and whatever else follows are not waited for.
+fn segment(
+    source: IpAddr,
+    destination: IpAddr,
+    offset: u16,
+    more: bool,
+    bytes: &[u8],
+) -> Option<Verdict> {
     match offset {
         0 => {}
         // It would overwrite the flags (RFC 3128).
         1 => return Some(Verdict::Deny),
         _ => return Some(Verdict::Pass),
     }
-    let tcp = TcpHeaderSlice::from_slice(bytes).ok()?;
-    if !tcp.syn() || tcp.ack() {
+    let Some(&[_, _, high, low, .., flags]) = bytes.get(..14) else {
+        // A first fragment without flags hides them (RFC 1858); a segment without is none.
+        return more.then_some(Verdict::Deny);
+    };
+    if flags & 0x12 != 0x02 {
         return Some(Verdict::Pass);
     }
-    connection(source, destination, tcp.destination_port())
+    connection(source, destination, u16::from_be_bytes([high, low]))
 }
 
 /// As the tables of the bed say.

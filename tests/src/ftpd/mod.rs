@@ -2,6 +2,7 @@
 
 pub mod cache;
 mod inetutils;
+mod libunftp;
 mod manager;
 mod proftpd;
 mod pure_ftpd;
@@ -71,6 +72,9 @@ pub enum Kind {
     PureFtpd,
     /// GNU inetutils' ftpd, which OpenBSD's inetd starts for each session.
     Inetutils,
+    /// A program that serves FTP itself, with libunftp. In clear and by explicit TLS; active mode
+    /// over IPv4 only.
+    Libunftp,
 }
 
 /// Who accepts control connections.
@@ -149,6 +153,7 @@ impl Kind {
             Self::Proftpd => "ProFTPD",
             Self::PureFtpd => "Pure-FTPd",
             Self::Inetutils => "inetutils-ftpd",
+            Self::Libunftp => "libunftp",
         }
     }
 }
@@ -207,6 +212,7 @@ impl Ftpd {
             folder: sandbox.folder(),
             root: &root,
             certificate: certificate.as_ref(),
+            addresses: Family::ALL.map(|family| server.socket(family, settings.control_port())),
         };
         let mut command = command(sandbox, &settings, &place)?;
         let process = server
@@ -258,6 +264,12 @@ impl Ftpd {
         self.process.id()
     }
 
+    /// The folder that it serves.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// What lies in the upload folder under this name.
     pub fn uploaded(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.root.join(UPLOADS).join(name);
@@ -305,6 +317,8 @@ struct Place<'a> {
     /// What clients see.
     root: &'a Path,
     certificate: Option<&'a Certificate>,
+    /// Where clients find its control port.
+    addresses: [SocketAddr; 2],
 }
 
 impl Place<'_> {
@@ -335,6 +349,7 @@ fn command(sandbox: &Sandbox, settings: &Settings, place: &Place<'_>) -> Result<
         Kind::Proftpd => proftpd::command(settings, place)?,
         Kind::PureFtpd => pure_ftpd::command(settings, place)?,
         Kind::Inetutils => inetutils::command(settings, place)?,
+        Kind::Libunftp => libunftp::command(settings, place)?,
     };
     match settings.activation {
         Activation::Own => in_cgroup(sandbox, words),

@@ -5,6 +5,7 @@
 #   SITE BIND     takes a port without listening yet; SITE LISTEN listens on it
 #   SITE WAIT     lets a moment pass
 #   SITE KEEP     one listener is kept, and announced for each PASV
+#   SITE WIDE     listens on the wildcard address from now on
 #   SITE ADVANCE  announces the listener that was there before any session
 # When somebody else accepts for it, a grandchild reads each command and is gone when it is obeyed.
 import os, signal, socket, sys, time
@@ -25,6 +26,7 @@ class Session:
         self.control, self.scouts, self.buffer = control, scouts, b''
         self.listener = self.kept = self.bound = self.target = None
         self.host, self.peer = control.getsockname()[0], control.getpeername()[0]
+        self.host_bound = self.host
 
     def reply(self, line):
         self.control.sendall((line + '\r\n').encode())
@@ -91,6 +93,8 @@ class Session:
             self.bound.listen(64)
         elif what == 'KEEP':
             self.kept = self.listen()
+        elif what == 'WIDE':
+            self.host_bound = '::'
         elif what == 'ADVANCE':
             self.kept = advance
         elif what == 'WAIT':
@@ -107,7 +111,7 @@ class Session:
         while True:
             number = first + 1 + int.from_bytes(os.urandom(2), 'big') % (last - first)
             try:
-                listener = bind(self.host, number, self.control.family)
+                listener = bind(self.host_bound, number, self.control.family)
                 listener.listen(64)
                 return listener
             except OSError:

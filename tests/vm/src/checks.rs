@@ -9,7 +9,7 @@ use ftpguard_tests::{
     vm::Report,
 };
 
-use crate::{programs, scenes, tls};
+use crate::{devices, programs, scenes, tls};
 
 /// One check; it reports one test or several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +34,15 @@ pub(crate) enum Check {
     Curl,
     /// curl and vsftpd with TLS on both connections.
     Tls,
+    /// By a VLAN device.
+    Vlan,
+    /// By a bond of two interfaces.
+    Bond,
 }
 
 impl Check {
     /// All of them, in order. Without the first nothing else can work.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Programs,
         Self::Vsftpd,
         Self::VsftpdOneProcess,
@@ -49,6 +53,8 @@ impl Check {
         Self::Adoption,
         Self::Curl,
         Self::Tls,
+        Self::Vlan,
+        Self::Bond,
     ];
 
     /// Its name in reports and on the command line.
@@ -64,6 +70,8 @@ impl Check {
             Self::Adoption => "adoption",
             Self::Curl => "curl",
             Self::Tls => "curl with TLS",
+            Self::Vlan => "VLAN",
+            Self::Bond => "bond",
         }
     }
 
@@ -91,6 +99,8 @@ impl Check {
             Self::Adoption => scenes::adoption(name),
             Self::Curl => scenes::curl(name),
             Self::Tls => tls::check(name),
+            Self::Vlan => devices::vlan(name),
+            Self::Bond => devices::bond(name),
         }
     }
 }

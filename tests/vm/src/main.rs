@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod checks;
+mod devices;
 mod init;
 mod programs;
 mod run;

@@ -39,6 +39,7 @@ ftpguard --version
 ftpguard check --config "$config"
 test -s /usr/share/man/man8/ftpguard.8.gz
 test -s /usr/share/man/man8/ftpguard-run.8.gz
+zgrep -q 'EXIT STATUS' /usr/share/man/man8/ftpguard-run.8.gz
 test -s /usr/share/bash-completion/completions/ftpguard
 test -s /usr/share/doc/ftpguard/copyright
 bash -n /usr/share/bash-completion/completions/ftpguard

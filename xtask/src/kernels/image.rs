@@ -28,8 +28,16 @@ pub(crate) struct Programs {
 /// Programs of this machine that are taken along, with their libraries.
 const HOST_PROGRAMS: [&str; 4] = ["ip", "vsftpd", "curl", "sh"];
 
-/// Modules that are needed where they are not built in: the sandbox's network, and TC.
-const MODULES: [&str; 4] = ["veth", "bridge", "sch_ingress", "cls_bpf"];
+/// Modules that are needed where they are not built in: the sandbox's network, TC, and devices
+/// that stand on others.
+const MODULES: [&str; 6] = [
+    "veth",
+    "bridge",
+    "sch_ingress",
+    "cls_bpf",
+    "8021q",
+    "bonding",
+];
 
 const USERS: &str = "root:x:0:0::/:/bin/sh
 ftp:x:101:101::/tmp:/bin/false

@@ -472,7 +472,7 @@ fn r3_ten_thousand_lines_desynchronise_until_the_block_ends() {
 }
 
 #[test]
-fn r7_r8_low_ports_and_foreign_addresses_are_told_as_they_are() {
+fn p2_r7_r8_low_ports_and_foreign_addresses_are_told_as_they_are() {
     let mut talk = Talk::greeted();
     talk.client("PASV\r\n");
     assert_eq!(

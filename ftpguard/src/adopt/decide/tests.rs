@@ -26,6 +26,8 @@ fn rules() -> Rules {
         control_ports: vec![21],
         passive_ports: vec!["50000-50099".parse().expect("a range")],
         new_control_ports: None,
+        max_sessions: 100,
+        client_sessions: 100,
         uses: 1,
         now: 1_000,
     }
@@ -299,4 +301,61 @@ fn shared_endpoints_are_counted() {
     ));
     let both = listener(&plan, 50_050).expect("known");
     assert_eq!((both.sockets, both.control_port), (2, Port::new(21)));
+}
+
+/// K9: what there is no room for is not tracked, and its listeners admit nobody. Who is known already
+/// counts, and stays.
+#[test]
+fn k9_adopts_only_what_fits() {
+    let snapshot = host(
+        &[(CONTROL, 21), (DATA, 50_000)],
+        &[(200, 2), (201, 2), (202, 3)],
+        &[
+            (10, 1, &[CONTROL]),
+            (20, 10, &[200]),
+            (21, 10, &[201, DATA]),
+            (22, 10, &[202]),
+        ],
+    );
+    let mut quota = rules();
+    quota.client_sessions = 1;
+    let mut other = session(2);
+    other.client_port = Port::new(1);
+    let known = HashMap::from([(other, 7)]);
+    let plan = decide(&snapshot, &quota, &known);
+    let adopted: Vec<SessionKey> = plan.sessions.iter().map(|(key, _)| *key).collect();
+    assert_eq!(adopted, [session(3)]);
+    assert_eq!(plan.left_out, [Incident::ClientQuota; 2]);
+    assert_eq!(may_reach(&plan), []);
+    assert_eq!(process(&plan, 21).session_id, 0);
+    assert_eq!(process(&plan, 21).flags, process_flags::TURNED_AWAY);
+    let closed = listener(&plan, 50_000).expect("it is guarded");
+    assert_eq!(closed.admission, Admission::Pinhole as u16);
+    assert_eq!(closed.pinhole, PinholeKey::NONE);
+
+    let mut full = rules();
+    full.max_sessions = 2;
+    let plan = decide(&snapshot, &full, &HashMap::from([(session(3), 7)]));
+    assert_eq!(plan.sessions.len(), 2);
+    assert_eq!(plan.left_out, [Incident::SessionTableFull]);
+    assert_eq!(process(&plan, 22).session_id, 7);
+}
+
+/// K9: a process that serves one who is tracked and one who is not: its threads tell which.
+#[test]
+fn k9_one_process_serves_somebody_without_room() {
+    let snapshot = host(
+        &[(CONTROL, 21)],
+        &[(200, 2), (201, 3)],
+        &[(10, 1, &[CONTROL, 200, 201])],
+    );
+    let mut full = rules();
+    full.max_sessions = 1;
+    let plan = decide(&snapshot, &full, &HashMap::new());
+    let server = process(&plan, 10);
+    assert_eq!(server.session, session(2));
+    assert_eq!(
+        server.flags,
+        process_flags::ACCEPTOR | process_flags::SHARED | process_flags::TURNED_AWAY
+    );
 }

@@ -6,6 +6,7 @@ use ftpguard_common::{
     abi::{Admission, Endpoint, Listener, Origin, Pinhole, Session, SessionKey, process_flags},
     event::Event,
     net::{Address, Port},
+    verdict::Incident,
 };
 
 use super::{Guard, MAX_WAITING, PATIENCE, Waiting, way};
@@ -117,9 +118,11 @@ impl Guard {
         };
         // The client's SYN may be on its way already: the pinhole first.
         let maps = &mut self.kernel.maps;
-        maps.pinholes
-            .insert(wanted, pinhole, 0)
-            .map_err(KernelError::from)?;
+        if !Maps::put(&mut maps.pinholes, &wanted, &pinhole)? {
+            // As in the kernel: the newcomer gets none (rule K9).
+            maps.leave_out(Incident::PinholeTableFull);
+            return Ok(true);
+        }
         self.text.spoken_of.insert(*key, (wanted, pinhole.made_at));
         self.state.pinhole_made(&wanted, &pinhole);
         self.text.pinhole_made(*key);
@@ -136,16 +139,14 @@ impl Guard {
         } else {
             Admission::Pinhole as u16
         };
-        let listener_open = Maps::change(
-            &mut maps.listeners,
-            &endpoint,
-            &Listener {
-                session: session.id,
-                pinhole: wanted,
-                admission,
-                ..listener
-            },
-        )?;
+        let announced = Listener {
+            session: session.id,
+            pinhole: wanted,
+            admission,
+            ..listener
+        };
+        maps.mark_lenient(port, &announced);
+        let listener_open = Maps::change(&mut maps.listeners, &endpoint, &announced)?;
         let session_open = Maps::change(
             &mut maps.sessions,
             key,

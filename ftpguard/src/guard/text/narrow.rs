@@ -61,8 +61,13 @@ impl Guard {
         Ok(())
     }
 
+    /// Tells the kernel side. Where it has no room, the session stays as it is: not narrowed.
     pub(super) fn advise(&mut self, key: &SessionKey, advice: Advice) -> Result<(), KernelError> {
-        Ok(self.kernel.maps.advice.insert(key, advice, 0)?)
+        if !Maps::put(&mut self.kernel.maps.advice, key, &advice)? {
+            self.text.narrowed.remove(key);
+            log::debug!("no room to narrow a session");
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 //! then the reply makes the next pinhole, for the session that the listener belongs to by its
 //! sockets (rule P1). The client may be faster than the daemon, and send its first SYN twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ftpguard_common::{
     abi::{Origin, SessionKey},
@@ -54,6 +54,11 @@ impl Reuse {
 
     pub(super) fn forget(&mut self, session: &SessionKey) {
         self.sessions.remove(session);
+    }
+
+    /// Forgets every session that is not among these.
+    pub(super) fn keep(&mut self, open: &HashSet<SessionKey>) {
+        self.sessions.retain(|key, _| open.contains(key));
     }
 
     /// Sessions with more announcements than pinholes, and the port announced last. From now on
@@ -130,7 +135,7 @@ mod tests {
         assert!(reuse.take().is_empty());
         reuse.announced(one, port);
         assert_eq!(reuse.take(), [(one, port)]);
-        reuse.forget(&one);
+        reuse.keep(&HashSet::from([other]));
         reuse.made(one);
         reuse.announced(one, port);
         assert!(reuse.take().is_empty());
