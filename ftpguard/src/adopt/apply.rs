@@ -138,6 +138,32 @@ pub fn forget(kernel: &mut Kernel, id: u64, key: &SessionKey) -> Result<bool, Ke
     Ok(true)
 }
 
+/// Takes back what was adopted of these control ports: they are not to be guarded after all. Gives
+/// the sessions, with their ids.
+pub fn disown(
+    kernel: &mut Kernel,
+    control_ports: &[u16],
+) -> Result<Vec<(u64, SessionKey)>, KernelError> {
+    let is_one = |port: Port| control_ports.contains(&port.number());
+    for (pid, process) in Maps::entries(&kernel.maps.processes) {
+        if is_one(process.control_port) {
+            Maps::forget(&mut kernel.maps.processes, &pid)?;
+        }
+    }
+    let mut sessions = Vec::new();
+    for (key, session) in Maps::entries(&kernel.maps.sessions) {
+        if is_one(key.server_port) && forget(kernel, session.id, &key)? {
+            sessions.push((session.id, key));
+        }
+    }
+    for (endpoint, listener) in Maps::entries(&kernel.maps.listeners) {
+        if is_one(listener.control_port) {
+            kernel.maps.forget_listener(&endpoint)?;
+        }
+    }
+    Ok(sessions)
+}
+
 /// Both entries in which a session counts.
 fn peers(key: &SessionKey) -> [Peer; 2] {
     let peer = key.peer();

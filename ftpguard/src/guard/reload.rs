@@ -3,16 +3,21 @@
 //! Either everything the file says is put into force, or nothing is and the former settings stay.
 //! Established connections are never judged, so no transfer ends.
 
-use std::{collections::BTreeSet, error::Error, fmt};
+use std::{
+    collections::{BTreeSet, HashSet},
+    error::Error,
+    fmt,
+};
 
-use ftpguard_common::abi::Mode;
+use ftpguard_common::abi::{MAX_EXCEPTIONS, Mode};
 use serde::{Deserialize, Serialize};
 
 use super::{Guard, settings};
 use crate::{
+    adopt::apply::disown,
     config::{Change, Config, HiddenArg, ModeArg, Unusable},
-    events::Happening,
-    kernel::KernelError,
+    events::{Ends, Happening},
+    kernel::{Destination, KernelError},
     why::evidence::Evidence,
 };
 
@@ -51,8 +56,13 @@ pub(super) enum Kept {
     Unusable(Unusable),
     /// These keys differ, and a running guard cannot take a new value.
     NeedsRestart(Vec<String>),
+    /// What is in force and what is to be have so many exceptions together, for which there is no
+    /// room: new ones come before old ones go.
+    Exceptions(usize),
     /// The kernel refused.
     Kernel(anyhow::Error),
+    /// The settings are in force; something that follows from them failed.
+    InForce(KernelError),
 }
 
 impl fmt::Display for Kept {
@@ -64,7 +74,20 @@ impl fmt::Display for Kept {
                 "{} cannot change while the guard runs; restart it",
                 keys.join(", ")
             )?,
+            Self::Exceptions(count) => write!(
+                f,
+                "the exceptions in force and the new ones are {count} together, and {MAX_EXCEPTIONS} \
+                 have room; first reload a file without the old ones, or restart the guard"
+            )?,
             Self::Kernel(error) => write!(f, "{error:#}")?,
+            Self::InForce(error) => {
+                return write!(
+                    f,
+                    "the new settings are in force, but not all that follows from them: {}; restart \
+                     the guard",
+                    error.reason()
+                );
+            }
         }
         f.write_str(" (nothing was changed)")
     }
@@ -91,6 +114,9 @@ impl Guard {
             // Not the file's word: it was switched at run time, and stays.
             next.mode = self.config.mode;
         }
+        if let Some(count) = too_many(self.config.destinations(), next.destinations()) {
+            return Err(Kept::Exceptions(count));
+        }
         self.put_into_force(&next)?;
         let switched = next.mode != self.config.mode;
         self.config = next;
@@ -103,7 +129,7 @@ impl Guard {
                     Ok(())
                 }
             })
-            .map_err(|error| Kept::Kernel(error.into()))?;
+            .map_err(Kept::InForce)?;
         self.journal.tell(Happening::ConfigurationReloaded {
             changed: changed.join(" "),
         });
@@ -176,6 +202,10 @@ impl Guard {
         if let Err(second) = self.kernel.change(&after, &before) {
             log::error!("the former settings cannot be put back: {second}; restart the guard");
         }
+        // Hidden clients may keep the former settings from enforcing (rule I8).
+        if let Err(second) = self.disown(next).and_then(|()| self.judge_clients()) {
+            log::error!("what was adopted cannot be taken back: {second}; restart the guard");
+        }
         Err(Kept::Kernel(error))
     }
 
@@ -185,11 +215,38 @@ impl Guard {
         if next.ftpd == self.config.ftpd {
             return Ok(());
         }
+        self.adopt(next, Some(self.new_control_ports(next)))
+    }
+
+    /// The control ports that are new in these settings.
+    fn new_control_ports(&self, next: &Config) -> Vec<u16> {
         let known = self.config.control_ports();
         let mut new = next.control_ports();
         new.retain(|port| !known.contains(port));
-        self.adopt(next, Some(new))
+        new
     }
+
+    /// Takes back what was learnt for settings that did not come into force.
+    fn disown(&mut self, next: &Config) -> Result<(), KernelError> {
+        let new = self.new_control_ports(next);
+        for (id, key) in disown(&mut self.kernel, &new)? {
+            self.state.session_closed(id);
+            self.forget_text(&key);
+            self.journal
+                .tell(Happening::SessionClosed(Ends::from(&key)));
+        }
+        self.state.reload(&self.kernel);
+        Ok(())
+    }
+}
+
+/// How many exceptions there are for a moment, where that is more than have room.
+fn too_many(
+    before: impl Iterator<Item = Destination>,
+    after: impl Iterator<Item = Destination>,
+) -> Option<usize> {
+    let both: HashSet<Destination> = before.chain(after).collect();
+    (both.len() > MAX_EXCEPTIONS as usize).then_some(both.len())
 }
 
 /// What differs and needs a restart.
@@ -290,6 +347,28 @@ mod tests {
             kept.to_string(),
             "interfaces, cgroup cannot change while the guard runs; restart it (nothing was changed)"
         );
+    }
+
+    /// Each of two files may be right, and both together have no room.
+    #[test]
+    fn exceptions_of_both_settings_need_room() {
+        let destinations = |first: u32, count: u32| {
+            (first..first + count).map(|number| Destination {
+                address: std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(number)).into(),
+                prefix: 128,
+                port: None,
+            })
+        };
+        let full = || destinations(0, MAX_EXCEPTIONS);
+        assert_eq!(too_many(full(), full()), None);
+        assert_eq!(
+            too_many(full(), destinations(1, MAX_EXCEPTIONS)),
+            Some(1025)
+        );
+        let kept = Kept::Exceptions(1025).to_string();
+        assert!(kept.ends_with("(nothing was changed)"), "{kept}");
+        let changed = Kept::InForce(KernelError::Missing("X".to_owned())).to_string();
+        assert!(!changed.contains("nothing was changed"), "{changed}");
     }
 
     #[test]

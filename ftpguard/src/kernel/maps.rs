@@ -220,6 +220,16 @@ impl Maps {
         }
     }
 
+    /// Removes a listener, and its hints; one that is not there is as good as removed.
+    pub fn forget_listener(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
+        if let Some(listener) = Self::find(&self.listeners, endpoint)? {
+            Self::forget(&mut self.listeners, endpoint)?;
+            let hint = listener.hint().wrapping_neg();
+            self.words.add(endpoint.port.number(), hint);
+        }
+        Ok(())
+    }
+
     /// Removes an entry; one that is not there is as good as removed.
     pub fn forget<K: Pod, V: Pod>(
         map: &mut HashMap<MapData, K, V>,

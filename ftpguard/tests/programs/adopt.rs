@@ -3,7 +3,10 @@
 use std::process::{self, Command};
 
 use ftpguard::{
-    adopt::{apply::apply, decide::Plan},
+    adopt::{
+        apply::{apply, disown},
+        decide::Plan,
+    },
     kernel::{Kernel, Maps},
 };
 use ftpguard_common::{
@@ -45,4 +48,10 @@ fn f2_a_process_that_is_gone_is_not_adopted() {
         .map(|(pid, _)| pid)
         .collect();
     assert_eq!(known, [alive]);
+
+    // Another ftpd's, whose settings did not come into force.
+    assert!(disown(&mut kernel, &[990]).unwrap().is_empty());
+    assert_eq!(Maps::entries(&kernel.maps.processes).len(), 1);
+    disown(&mut kernel, &[21]).unwrap();
+    assert!(Maps::entries(&kernel.maps.processes).is_empty());
 }
