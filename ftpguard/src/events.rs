@@ -277,6 +277,11 @@ pub enum Happening {
         /// How many.
         count: u64,
     },
+    /// Other events that were not told: one client, or all together, caused too many.
+    EventsNotTold {
+        /// How many.
+        count: u64,
+    },
     /// Events that were lost because nobody read them in time.
     EventsLost {
         /// How many.
@@ -285,6 +290,18 @@ pub enum Happening {
 }
 
 impl Happening {
+    /// The client whose words it tells of.
+    #[must_use]
+    pub fn speaker(&self) -> Option<IpAddr> {
+        if let Self::ForeignPortRequest { ends, .. } | Self::Dialogue { ends, .. } = self {
+            return Some(ends.client);
+        }
+        if let Self::PhantomPort { way, .. } | Self::TextMismatch { way, .. } = self {
+            return Some(way.client);
+        }
+        None
+    }
+
     /// What a denial is a sign of, and whose it is. Anybody on the network can cause denials as
     /// often as he likes; everything else has none.
     #[must_use]

@@ -2,12 +2,16 @@
 //! the control socket.
 
 mod allowance;
+mod kept;
 
-use std::{collections::VecDeque, io, sync::Arc, time::Instant};
+use std::{io, sync::Arc, time::Instant};
 
 use tokio::sync::broadcast;
 
-use self::allowance::{Bucket, Denials, OTHERS};
+use self::{
+    allowance::{Denials, Others},
+    kept::Kept,
+};
 use crate::{
     clock,
     events::{Happening, Record},
@@ -15,19 +19,16 @@ use crate::{
     why::memory::{Around, Memory},
 };
 
-/// How many of the latest events are kept.
-const KEPT: usize = 256;
-
 /// How many events may wait for one follower.
 const FOLLOWER_QUEUE: usize = 1_024;
 
 /// The events of this guard.
 pub struct Journal {
     output: Output,
-    kept: VecDeque<Record>,
+    kept: Kept,
     followers: broadcast::Sender<Arc<Record>>,
     denials: Denials,
-    others: Bucket,
+    others: Others,
     /// What is remembered of denials, also of those that are not told one by one here.
     pub memory: Memory,
 }
@@ -37,10 +38,10 @@ impl Journal {
     pub fn start(json: bool) -> io::Result<Self> {
         Ok(Self {
             output: Output::start(json)?,
-            kept: VecDeque::with_capacity(KEPT),
+            kept: Kept::default(),
             followers: broadcast::channel(FOLLOWER_QUEUE).0,
             denials: Denials::new(),
-            others: Bucket::new(OTHERS),
+            others: Others::new(),
             memory: Memory::default(),
         })
     }
@@ -59,7 +60,7 @@ impl Journal {
         let now = Instant::now();
         let is_told = match what.attack() {
             Some((attack, source)) => self.denials.take(attack, source, now),
-            None => self.others.take(now),
+            None => self.others.take(what.speaker(), now),
         };
         if is_told {
             self.publish(stamp, what);
@@ -72,22 +73,16 @@ impl Journal {
     }
 
     /// Tells how many denials were counted but not told: those the kernel side held back since
-    /// the last call, and those held back here.
+    /// the last call, and those held back here; and how many other events.
     pub fn tell_held_back(&mut self, by_kernel: u64) {
         let count = by_kernel + self.denials.held_back();
         if count > 0 {
             self.publish(0, Happening::DenialsNotTold { count });
         }
-        let lost = self.others.held_back();
-        if lost > 0 {
-            self.publish(0, Happening::EventsLost { count: lost });
+        let count = self.others.held_back();
+        if count > 0 {
+            self.publish(0, Happening::EventsNotTold { count });
         }
-    }
-
-    /// Whether denials were held back here since the last [`Self::tell_held_back`].
-    #[must_use]
-    pub const fn holds_back(&self) -> bool {
-        self.denials.holds_back() || self.others.holds_back()
     }
 
     /// Writes one line that is no event: `ready: ...`, `totals: ...`.
@@ -95,10 +90,10 @@ impl Journal {
         self.output.line(line);
     }
 
-    /// The latest events, oldest first.
+    /// The latest denials and the latest other events, oldest first.
     #[must_use]
     pub fn kept(&self) -> Vec<Record> {
-        self.kept.iter().cloned().collect()
+        self.kept.all()
     }
 
     /// Every event from now on.
@@ -124,10 +119,7 @@ impl Journal {
             what,
         };
         self.output.event(&record);
-        if self.kept.len() == KEPT {
-            self.kept.pop_front();
-        }
-        self.kept.push_back(record.clone());
+        self.kept.add(record.clone());
         if self.followers.receiver_count() > 0 {
             // Fails only when the last follower has just gone.
             let _ = self.followers.send(Arc::new(record));

@@ -92,6 +92,7 @@ fn level(what: &Happening) -> Level {
     let lost = matches!(
         what,
         Happening::DenialsNotTold { .. }
+            | Happening::EventsNotTold { .. }
             | Happening::EventsLost { .. }
             | Happening::OutOfRoom { .. }
             | Happening::GateLost { .. }

@@ -316,19 +316,20 @@ fn p6_every_refusal_is_explained() {
         format!("{client} had the server connect to {third}:"),
         format!("connect_to = [\"{third}\"]"),
     ] {
-        assert!(evidence.contains(&words), "no {words:?} in\n{evidence}");
+        assert!(
+            evidence.contains(&words),
+            "no {words:?} in\n{evidence}\n{}",
+            guard.log()
+        );
     }
 
-    // What is proposed is taken by the file, and allows what it says.
-    let setting: Vec<&str> = evidence
-        .lines()
-        .skip_while(|line| !line.contains("[[exception]]"))
-        .take_while(|line| !line.is_empty())
-        .collect();
-    let exception = setting.join("\n");
+    // All that is proposed is taken by the file as it is, and allows what it says.
+    let (_, exceptions) = evidence
+        .split_once("to think about before `ftpguard mode enforce`\n")
+        .expect("proposals");
     fs::write(
         &file,
-        format!("mode = \"enforce\"\n[[ftpd]]\npassive_ports = \"50000-50031\"\n{exception}\n"),
+        format!("mode = \"enforce\"\n[[ftpd]]\npassive_ports = \"50000-50031\"\n{exceptions}\n"),
     )
     .expect("written");
     ask(&guard, &["reload"]);

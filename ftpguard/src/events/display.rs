@@ -166,6 +166,7 @@ impl fmt::Display for Happening {
                 write!(f, "{count} more denials, not told one by one")
             }
             Self::OutOfRoom { what, count } => write!(f, "no room for {count} newcomers: {what}"),
+            Self::EventsNotTold { count } => write!(f, "{count} more events, not told one by one"),
             Self::EventsLost { count } => write!(f, "{count} events lost"),
         }
     }

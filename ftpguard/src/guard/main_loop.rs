@@ -32,8 +32,6 @@ const REFILL_AFTER: Duration = Duration::from_millis(100);
 /// How often the ring buffers are read in socket tracking, where the kernel side wakes the guard
 /// for urgent events only.
 const READ_EVERY: Duration = Duration::from_millis(50);
-/// The same while nobody has a session: there is no dialogue to be late for.
-const READ_SELDOM: Duration = Duration::from_millis(100);
 /// How often the tables are looked over when nothing else happens.
 pub(super) const LOOK_OVER: Duration = Duration::from_secs(10);
 /// How many records of a ring buffer are read before anything else gets its turn.
@@ -166,12 +164,7 @@ impl Guard {
             self.rearm()?;
             self.read_anew();
         }
-        let pause = if self.state.has_sessions() {
-            READ_EVERY
-        } else {
-            READ_SELDOM
-        };
-        self.read_at = Instant::now() + pause;
+        self.read_at = Instant::now() + READ_EVERY;
         Ok(())
     }
 

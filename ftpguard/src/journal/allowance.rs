@@ -16,13 +16,16 @@ const DENIALS: Allowance = Allowance {
 };
 
 /// The same for everything else, which takes an established control connection to cause.
-pub(super) const OTHERS: Allowance = Allowance {
+const OTHERS: Allowance = Allowance {
     burst: 4_000,
     per_second: 1_000,
 };
 
+/// How much is told a second of what one client says. It needs no login to say it over and over.
+const TALK_PER_CLIENT: u32 = 20;
+
 #[derive(Clone, Copy)]
-pub(super) struct Allowance {
+struct Allowance {
     burst: u32,
     per_second: u32,
 }
@@ -39,10 +42,7 @@ impl Denials {
     pub(super) fn new() -> Self {
         Self {
             kinds: Attack::ALL.map(|_| Bucket::new(DENIALS)),
-            sources: Sources {
-                told: HashMap::new(),
-                since: Instant::now(),
-            },
+            sources: Sources::new(TOLD_PER_SOURCE),
             held_back: 0,
         }
     }
@@ -54,7 +54,7 @@ impl Denials {
         let sources = &mut self.sources;
         let is_told = self.kinds.get_mut(attack as usize).is_some_and(|kind| {
             kind.fill(now);
-            kind.has_one() && sources.take(attack, source, now) && kind.take(now)
+            kind.has_one() && sources.take(Some(attack), source, now) && kind.take(now)
         });
         if !is_told {
             self.held_back += 1;
@@ -66,28 +66,62 @@ impl Denials {
     pub(super) fn held_back(&mut self) -> u64 {
         std::mem::take(&mut self.held_back)
     }
+}
 
-    pub(super) const fn holds_back(&self) -> bool {
-        self.held_back > 0
+/// What may be told of everything else.
+pub(super) struct Others {
+    all: Bucket,
+    clients: Sources,
+}
+
+impl Others {
+    pub(super) fn new() -> Self {
+        Self {
+            all: Bucket::new(OTHERS),
+            clients: Sources::new(TALK_PER_CLIENT),
+        }
+    }
+
+    /// Whether one more may be told; one that may not is counted. `speaker`: the client whose
+    /// words it tells of.
+    pub(super) fn take(&mut self, speaker: Option<IpAddr>, now: Instant) -> bool {
+        if speaker.is_some_and(|client| !self.clients.take(None, client, now)) {
+            self.all.held_back += 1;
+            return false;
+        }
+        self.all.take(now)
+    }
+
+    /// How many were held back since the last call.
+    pub(super) fn held_back(&mut self) -> u64 {
+        self.all.held_back()
     }
 }
 
-/// How many denials of each source were told in this second.
+/// How much of each source was told in this second.
 struct Sources {
-    told: HashMap<(Attack, IpAddr), u32>,
+    told: HashMap<(Option<Attack>, IpAddr), u32>,
     since: Instant,
+    most: u32,
 }
 
 impl Sources {
-    fn take(&mut self, attack: Attack, source: IpAddr, now: Instant) -> bool {
+    fn new(most: u32) -> Self {
+        Self {
+            told: HashMap::new(),
+            since: Instant::now(),
+            most,
+        }
+    }
+
+    fn take(&mut self, attack: Option<Attack>, source: IpAddr, now: Instant) -> bool {
         if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
             self.told.clear();
             self.since = now;
         }
-        let key = (attack, network(source));
-        let count = self.told.entry(key).or_default();
+        let count = self.told.entry((attack, network(source))).or_default();
         *count += 1;
-        *count <= TOLD_PER_SOURCE
+        *count <= self.most
     }
 }
 
@@ -102,7 +136,7 @@ fn network(source: IpAddr) -> IpAddr {
 }
 
 /// A token bucket.
-pub(super) struct Bucket {
+struct Bucket {
     allowance: Allowance,
     tokens: f64,
     filled: Instant,
@@ -110,7 +144,7 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    pub(super) fn new(allowance: Allowance) -> Self {
+    fn new(allowance: Allowance) -> Self {
         Self {
             allowance,
             tokens: f64::from(allowance.burst),
@@ -120,7 +154,7 @@ impl Bucket {
     }
 
     /// Whether one more may be told; one that may not is counted.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    fn take(&mut self, now: Instant) -> bool {
         self.fill(now);
         if !self.has_one() {
             self.held_back += 1;
@@ -142,12 +176,8 @@ impl Bucket {
     }
 
     /// How many were held back since the last call.
-    pub(super) fn held_back(&mut self) -> u64 {
+    fn held_back(&mut self) -> u64 {
         std::mem::take(&mut self.held_back)
-    }
-
-    pub(super) const fn holds_back(&self) -> bool {
-        self.held_back > 0
     }
 }
 
@@ -175,6 +205,19 @@ mod tests {
         assert_eq!(told(&mut bucket, 3_600_000), 3);
         assert_eq!(bucket.held_back(), 8 + 10 + 7);
         assert_eq!(bucket.held_back(), 0);
+    }
+
+    /// A client that talks a lot is cut short; what is told of others goes on.
+    #[test]
+    fn one_talker_does_not_silence_the_rest() {
+        let mut others = Others::new();
+        let now = Instant::now();
+        let [loud, quiet] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+        let told = (0..50_000).filter(|_| others.take(Some(loud), now)).count();
+        assert_eq!(told, 20);
+        assert!(others.take(Some(quiet), now));
+        assert!(others.take(None, now));
+        assert_eq!(others.held_back(), 50_000 - 20);
     }
 
     /// I6: neither a loud source nor a loud kind of attack hides a quiet one.
