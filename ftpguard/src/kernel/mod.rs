@@ -17,7 +17,6 @@ mod home;
 mod hook;
 mod layout;
 mod maps;
-mod memory;
 mod offline;
 mod offsets;
 mod ring;
@@ -115,7 +114,6 @@ impl Kernel {
 
         step("verifying")?;
         let features = Features::load(&mut ebpf)?;
-        memory::give_back();
         let mut kernel = Self {
             hooked: BTreeMap::new(),
             lookup: None,
