@@ -9,18 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::{
-    maps::{HashMap, Map, MapData},
-    programs::{
-        TcAttachType,
-        tc::{SchedClassifierLink, TcHandle},
-    },
+use aya::programs::{
+    TcAttachType,
+    tc::{SchedClassifierLink, TcHandle},
 };
 
 use super::{
     attach::{EgressHook, FILTER_PRIORITY},
     error::KernelError,
     features::tc_hook,
+    filter::{Direction, is_there},
     home::{OBSERVER, lock, names, room, states},
     sys::{link_exists, link_info, open_pin},
 };
@@ -109,35 +107,36 @@ pub(super) fn filter_handle(state: &Path) -> u32 {
         .fold(0x40, |handle, byte| handle << 8 | u32::from(byte))
 }
 
-/// Filters are no links: they stay until they are removed, and are known by their numbers.
+/// Filters are no links: they stay until they are removed, and are known by their numbers. They
+/// are looked for on every interface: what the state's own table says may be older or newer.
 fn remove_filters(state: &Path) -> usize {
-    let Some(interfaces) = gated(state) else {
-        return 0;
-    };
-    let handle = TcHandle::from(filter_handle(state));
-    let mut removed = 0;
-    for index in interfaces {
-        let Some(name) = interface_name(index) else {
-            continue;
-        };
-        if tc_hook(&name) == EgressHook::Tcx {
-            continue;
-        }
-        for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
-            // Dropping it removes the filter; one that is not there is as good as removed.
-            let filter =
-                SchedClassifierLink::attached(&name, direction, FILTER_PRIORITY, handle, None);
-            removed += usize::from(filter.is_ok());
-        }
-    }
-    removed
+    let handle = filter_handle(state);
+    nix::net::if_::if_nameindex().map_or(0, |interfaces| {
+        interfaces
+            .iter()
+            .map(|interface| remove_filters_from(interface.index(), handle))
+            .sum()
+    })
 }
 
-/// The interfaces that a state has gates on.
-fn gated(state: &Path) -> Option<Vec<u32>> {
-    let gates = MapData::from_pin(state.join(room::MAPS).join("GATES")).ok()?;
-    let gates: HashMap<MapData, u32, u32> = HashMap::try_from(Map::HashMap(gates)).ok()?;
-    Some(gates.keys().filter_map(Result::ok).collect())
+/// Removes the filters with this handle from one interface; gives how many there were.
+pub(super) fn remove_filters_from(index: u32, handle: u32) -> usize {
+    let Some(name) = interface_name(index).filter(|name| tc_hook(name) == EgressHook::Clsact)
+    else {
+        return 0;
+    };
+    [
+        (Direction::Ingress, TcAttachType::Ingress),
+        (Direction::Egress, TcAttachType::Egress),
+    ]
+    .into_iter()
+    .filter(|(direction, _)| is_there(index, *direction, FILTER_PRIORITY, handle))
+    .filter(|(_, direction)| {
+        let handle = TcHandle::from(handle);
+        // Dropping it removes the filter.
+        SchedClassifierLink::attached(&name, *direction, FILTER_PRIORITY, handle, None).is_ok()
+    })
+    .count()
 }
 
 fn interface_name(index: u32) -> Option<String> {

@@ -148,6 +148,8 @@ impl Kernel {
                 .collect::<Vec<_>>()
             {
                 if !self.hooked.contains_key(&index) {
+                    // No longer guarded. Links went with their pins.
+                    dismantle::remove_filters_from(index, self.home.filter_handle());
                     Maps::forget(&mut self.maps.gates, &index)?;
                 }
             }
