@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use ftpguard_common::{
-    abi::{Peer, SessionKey},
+    abi::{Listener, Peer, SessionKey},
     net::Port,
     verdict::Incident,
 };
@@ -74,23 +74,44 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
     for (key, pinhole) in &plan.pinholes {
         // With its listener only: a listener that the kernel side saw open has its pinhole, or
         // had it and it is used.
-        let fresh = plan
-            .listeners
-            .iter()
-            .filter(|(_, listener)| listener.pinhole == *key)
-            .any(|(endpoint, _)| matches!(Maps::find(&maps.listeners, endpoint), Ok(None)));
+        let mut fresh = false;
+        for (endpoint, listener) in &plan.listeners {
+            if listener.pinhole == *key {
+                let known = Maps::find(&maps.listeners, endpoint)?;
+                fresh |= known.is_none_or(|known| is_mistaken(&known, listener));
+            }
+        }
         if fresh {
             let added = Maps::add(&mut maps.pinholes, key, pinhole)?;
             applied.note(added, Incident::PinholeTableFull);
         }
     }
     for (endpoint, listener) in &plan.listeners {
+        if let Some(known) = Maps::find(&maps.listeners, endpoint)?
+            && is_mistaken(&known, listener)
+        {
+            let guarded = Listener {
+                socket: known.socket,
+                sockets: known.sockets,
+                ..*listener
+            };
+            // The hint first: a guarded listener must never be without.
+            maps.change_hint(endpoint.port, &known, &guarded);
+            applied.added += usize::from(Maps::change(&mut maps.listeners, endpoint, &guarded)?);
+            continue;
+        }
         let added = Maps::add(&mut maps.listeners, endpoint, listener)?;
         if applied.note(added, Incident::ListenerTableFull) {
             maps.hint_listener(endpoint.port, listener);
         }
     }
     Ok(applied)
+}
+
+/// Whether the kernel side took a guarded listener for other software's, and so for open to all:
+/// its process was not yet written when it began to listen (rule K10).
+fn is_mistaken(known: &Listener, listener: &Listener) -> bool {
+    known.control_port == Port::NONE && listener.control_port != Port::NONE
 }
 
 /// Takes back adopted sessions that closed between being read and being written: nobody else

@@ -191,7 +191,7 @@ pub fn look_again(
         }
     }
     // The hint first: a guarded listener must never be without.
-    maps.hint_listener(endpoint.port, &guarded);
+    maps.change_hint(endpoint.port, &listener, &guarded);
     let still_open = Maps::change(&mut maps.listeners, endpoint, &guarded)?;
     if exact && !still_open {
         Maps::forget(&mut maps.pinholes, &pinhole)?;

@@ -213,6 +213,13 @@ impl Maps {
         self.words.add(port.number(), listener.hint());
     }
 
+    /// The same where a listener takes another's place.
+    pub fn change_hint(&mut self, port: Port, before: &Listener, after: &Listener) {
+        self.mark_lenient(port, after);
+        let step = after.hint().wrapping_sub(before.hint());
+        self.words.add(port.number(), step);
+    }
+
     /// Marks the port's word, before its listener admits clients without a pinhole.
     pub fn mark_lenient(&mut self, port: Port, listener: &Listener) {
         if !listener.is_strict() {

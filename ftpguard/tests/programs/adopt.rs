@@ -1,6 +1,9 @@
 //! What the daemon writes when it adopts.
 
-use std::process::{self, Command};
+use std::{
+    process::{self, Command},
+    sync::{LazyLock, Mutex},
+};
 
 use ftpguard::{
     adopt::{
@@ -10,11 +13,16 @@ use ftpguard::{
     kernel::{Kernel, Maps},
 };
 use ftpguard_common::{
-    abi::{Mode, Process, SessionKey},
+    abi::{Admission, Endpoint, Listener, Mode, Origin, Pinhole, Process, SessionKey},
     net::{Address, Port},
+    verdict::Reason,
 };
 
-use crate::bed::settings;
+use crate::{
+    Bed,
+    bed::{address, listen, settings},
+    frames::syn,
+};
 
 /// F2: a process that ended between being read and being written leaves nothing behind that the
 /// next one with its id would inherit.
@@ -54,4 +62,53 @@ fn f2_a_process_that_is_gone_is_not_adopted() {
     assert_eq!(Maps::entries(&kernel.maps.processes).len(), 1);
     disown(&mut kernel, &[21]).unwrap();
     assert!(Maps::entries(&kernel.maps.processes).is_empty());
+}
+
+/// K10, I1: a listener that began to listen before its process was written was taken for other
+/// software's, and is guarded as soon as it is adopted.
+#[test]
+fn k10_a_listener_that_was_taken_for_foreign_is_adopted() {
+    const THIEF: &str = "203.0.113.9";
+    static ADOPTING: LazyLock<Mutex<Kernel>> =
+        LazyLock::new(|| Mutex::new(Kernel::load(&settings(Mode::Enforce, false)).unwrap()));
+    let mut bed = Bed::of(&ADOPTING);
+    let server = address("192.0.2.1");
+    bed.kernel.maps.add_address(server).unwrap();
+    let session = SessionKey {
+        client: address("198.51.100.7"),
+        server,
+        client_port: Port::new(1000),
+        server_port: Port::new(21),
+    };
+    let endpoint = Endpoint::new(server, Port::new(30_001));
+    listen(&mut bed.kernel.maps, endpoint, 0, Admission::Pinhole);
+    let pinhole = session.pinhole(endpoint.port);
+    let listener = Listener {
+        session: 7,
+        pinhole,
+        control_port: Port::new(21),
+        ..Maps::find(&bed.kernel.maps.listeners, &endpoint)
+            .unwrap()
+            .unwrap()
+    };
+    let made = Pinhole {
+        session: 7,
+        made_at: 0,
+        uses: 1,
+        origin: Origin::Adopted as u32,
+        client_port: session.client_port,
+        server_port: session.server_port,
+        pad: 0,
+    };
+    let plan = Plan {
+        pinholes: vec![(pinhole, made)],
+        listeners: vec![(endpoint, listener)],
+        ..Plan::default()
+    };
+    let (client, here) = ("198.51.100.7", "192.0.2.1");
+    bed.ingress(&syn(THIEF, here, 30_001), Reason::ForeignListener);
+    assert_eq!(apply(&mut bed.kernel, &plan).unwrap().added, 2);
+    bed.ingress(&syn(THIEF, here, 30_001), Reason::NoPinhole);
+    bed.ingress(&syn(client, here, 30_001), Reason::Pinhole);
+    assert_eq!(apply(&mut bed.kernel, &plan).unwrap().added, 0);
 }

@@ -374,7 +374,7 @@ impl Bed {
         Self::of(&SHIELDED)
     }
 
-    fn of(kernel: &'static Mutex<Kernel>) -> Self {
+    pub(crate) fn of(kernel: &'static Mutex<Kernel>) -> Self {
         Self {
             // A test that failed has changed no table.
             kernel: kernel.lock().unwrap_or_else(PoisonError::into_inner),
@@ -401,7 +401,7 @@ impl Bed {
     }
 
     /// Both ingress programs decide so, and count just this reason.
-    fn ingress(&self, frame: &[u8], reason: Reason) {
+    pub(crate) fn ingress(&self, frame: &[u8], reason: Reason) {
         for (program, pass, deny) in INGRESS {
             self.check(program, frame, reason, pass, deny);
         }
