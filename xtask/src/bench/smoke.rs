@@ -5,12 +5,12 @@ use std::{env, fs, path::Path};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::{build_helper, report_folder};
+use super::{Pace, build_helper, report_folder};
 use crate::exec::{as_root, run};
 
 /// Measures each packet once, and looks whether the report holds it.
 pub(crate) fn smoke(binary: &Path) -> Result<()> {
-    let helper = build_helper()?;
+    let helper = build_helper(Pace::Any)?;
     let folder = report_folder().join("smoke");
     let this = env::current_exe().context("finding this program")?;
     let mut command = as_root(this, &[]);
