@@ -7,7 +7,10 @@ use std::{
     env, fs,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Sender},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -136,26 +139,36 @@ fn session(stage: &Stage, family: Family, count: usize, tally: &mut Tally) -> Re
     Ok(())
 }
 
-/// One session that says nothing of interest, as often as it can.
-fn flood(stage: &Stage, family: Family, stop: &AtomicBool) -> usize {
-    let mut count = 0;
-    if let Ok(mut ftp) = stage.login(family) {
-        while !stop.load(Ordering::Relaxed) && ftp.expect("NOOP", 200).is_ok() {
-            count += 1;
-        }
-    }
-    count
+/// One session that says nothing of interest, as often as it can. `begun` hears of the first reply.
+fn flood(
+    stage: &Stage,
+    family: Family,
+    begun: Sender<()>,
+    stop: &AtomicBool,
+) -> anyhow::Result<()> {
+    let mut ftp = stage.login(family)?;
+    ftp.expect("NOOP", 200)?;
+    drop(begun);
+    // pyftpdlib's threads may end it before its time (see `transfers`).
+    while !stop.load(Ordering::Relaxed) && ftp.expect("NOOP", 200).is_ok() {}
+    Ok(())
 }
 
 /// Sessions from three addresses transfer side by side while two others flood.
 fn side_by_side(stage: &Stage, family: Family) -> Tally {
     let sandbox = &stage.sandbox;
     let hosts: [&Host; 3] = [sandbox.client(), sandbox.thief(), sandbox.third()];
-    let stop = AtomicBool::new(false);
+    let stop = &AtomicBool::new(false);
     let mut tally = Tally::default();
     thread::scope(|scope| {
-        let floods = [hosts[0], hosts[1]]
-            .map(|host| scope.spawn(|| host.enter(|| flood(stage, family, &stop))));
+        let (begun, all_begun) = mpsc::channel();
+        let floods = [hosts[0], hosts[1]].map(|host| {
+            let begun = begun.clone();
+            scope.spawn(move || host.enter(move || flood(stage, family, begun, stop)))
+        });
+        drop(begun);
+        // Nothing is sent: the channel ends when every flood has begun, or failed to.
+        let _ = all_begun.recv_timeout(LIMIT);
         let sessions: Vec<_> = hosts
             .iter()
             .flat_map(|host| [*host; SESSIONS])
@@ -168,8 +181,10 @@ fn side_by_side(stage: &Stage, family: Family) -> Tally {
         }
         stop.store(true, Ordering::Relaxed);
         for flood in floods {
-            let count = flood.join().expect("no panic").expect("namespace");
-            assert!(count > 0, "nobody flooded\n{}", stage.ftpd.log());
+            let result = flood.join().expect("no panic").expect("namespace");
+            if let Err(error) = result {
+                panic!("no flood: {error:#}\n{}", stage.ftpd.log());
+            }
         }
     });
     tally
