@@ -80,6 +80,12 @@ macro_rules! reasons {
                 }
             }
 
+            /// The reason with this label; another version of the guard may have others.
+            #[must_use]
+            pub fn from_label(label: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.label() == label)
+            }
+
             /// One line for people.
             #[must_use]
             pub const fn text(self) -> &'static str {

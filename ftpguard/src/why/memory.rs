@@ -236,20 +236,14 @@ impl Denied {
     /// The reason, `None` for one that another version of the guard named.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
-        Reason::ALL
-            .iter()
-            .copied()
-            .find(|reason| reason.label() == self.reason)
+        Reason::from_label(&self.reason)
     }
 }
 
 /// A denial on its own.
 fn read(time: u64, what: &Happening) -> Option<(Kind, Denied)> {
     let plain = |attempt, reason: &str, mode: &str, remote, port| {
-        let reason = Reason::ALL
-            .iter()
-            .copied()
-            .find(|known| known.label() == reason)?;
+        let reason = Reason::from_label(reason)?;
         let passed = mode == "monitor";
         let kind = Kind {
             attempt,
