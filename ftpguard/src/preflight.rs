@@ -40,13 +40,9 @@ pub fn check(interfaces: &[String], cgroup: Option<&Path>) -> Result<Host> {
     let release = check_kernel()?;
     check_capabilities()?;
     let has_bpffs = mount_bpffs();
-    let cgroup = match cgroup {
-        Some(folder) => check_cgroup(folder)?,
-        None => find_cgroup_root()?,
-    };
     Ok(Host {
         release,
-        cgroup,
+        cgroup: choose_cgroup(cgroup)?,
         interfaces,
         has_bpffs,
     })
@@ -56,17 +52,16 @@ pub fn check(interfaces: &[String], cgroup: Option<&Path>) -> Result<Host> {
 pub fn look(interfaces: &[String], cgroup: Option<&Path>) -> Result<Host> {
     let release = check_kernel()?;
     check_capabilities()?;
-    let cgroup = match cgroup {
-        Some(folder) => check_cgroup(folder)?,
-        None => find_cgroup_root()?,
-    };
     Ok(Host {
         release,
-        cgroup,
+        cgroup: choose_cgroup(cgroup)?,
         interfaces: choose_interfaces(interfaces, &interface_names())?,
         has_bpffs: bpffs_is_mounted(),
     })
 }
+
+/// Where it belongs.
+const BPFFS: &str = "/sys/fs/bpf";
 
 /// Whether a bpffs is mounted.
 #[must_use]
@@ -184,35 +179,26 @@ fn mount_bpffs() -> bool {
     if bpffs_is_mounted() {
         return true;
     }
-    // As systemd mounts it: by default everybody may make files in it.
-    match mount_special("bpf", Path::new("/sys/fs/bpf"), Some("mode=0700")) {
-        Ok(()) => true,
-        Err(error) => {
-            log::warn!("{error:#}; until then the host is unguarded when the daemon dies");
-            false
-        }
+    let mounted = mount(
+        Some("bpf"),
+        BPFFS,
+        Some("bpf"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        // As systemd mounts it: by default everybody may make files in it.
+        Some("mode=0700"),
+    );
+    match mounted {
+        Ok(()) => log::info!("mounted bpf at {BPFFS}, where it was missing"),
+        Err(error) => log::warn!(
+            "bpf is not mounted and cannot be: {error}; mount it: mount -t bpf bpf {BPFFS}; until \
+             then the host is unguarded when the daemon dies"
+        ),
     }
+    mounted.is_ok()
 }
 
-fn mount_special(kind: &'static str, place: &Path, options: Option<&str>) -> Result<()> {
-    mount(
-        Some(kind),
-        place,
-        Some(kind),
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
-        options,
-    )
-    .with_context(|| {
-        format!(
-            "{kind} is not mounted and cannot be; mount it: mount -t {kind} {kind} {}",
-            place.display()
-        )
-    })?;
-    log::info!(
-        "mounted {kind} at {}, where it was missing",
-        place.display()
-    );
-    Ok(())
+fn choose_cgroup(wanted: Option<&Path>) -> Result<PathBuf> {
+    wanted.map_or_else(find_cgroup_root, check_cgroup)
 }
 
 fn check_cgroup(folder: &Path) -> Result<PathBuf> {
