@@ -145,11 +145,7 @@ impl Guard {
     /// is restarted.
     pub(super) fn switch(&mut self, mode: ModeArg) -> Result<Switched, KernelError> {
         if mode != self.config.mode {
-            let next = Config {
-                mode,
-                ..self.config.clone()
-            };
-            self.config = next;
+            self.config.mode = mode;
             // Hidden clients may keep it from enforcing (rule I8).
             self.judge_clients()?;
             self.mode_changed()?;
