@@ -50,12 +50,7 @@ pub(crate) fn judge_segment(segment: &Segment) -> Verdict {
     if !segment.opens_connection() {
         return Verdict::Pass;
     }
-    let ends = Ends {
-        remote: segment.source,
-        remote_port: segment.source_port,
-        local: segment.destination,
-        local_port: segment.destination_port,
-    };
+    let ends = ends(segment);
     let mut reason = decide(&ends);
     if matches!(reason, Reason::NoPinhole | Reason::ClosedPort) && has_pinhole_elsewhere(&ends) {
         reason = Reason::Pinhole;
@@ -70,12 +65,7 @@ pub(crate) fn judge_segment(segment: &Segment) -> Verdict {
 /// Only denials are counted, as at the last gate.
 #[inline(always)]
 pub(crate) fn judge_forwarded(segment: &Segment, came_by: u32) -> Verdict {
-    let ends = Ends {
-        remote: segment.source,
-        remote_port: segment.source_port,
-        local: segment.destination,
-        local_port: segment.destination_port,
-    };
+    let ends = ends(segment);
     let Some(reason) = decide_forwarded(&ends) else {
         return Verdict::Pass;
     };
@@ -89,7 +79,18 @@ pub(crate) fn judge_forwarded(segment: &Segment, came_by: u32) -> Verdict {
     settle(reason, EventKind::SynDenied, &ends, 0)
 }
 
-/// `None` where no guarded ftpd is known to listen.
+/// The ends of a segment on its way in.
+#[inline(always)]
+const fn ends(segment: &Segment) -> Ends {
+    Ends {
+        remote: segment.source,
+        remote_port: segment.source_port,
+        local: segment.destination,
+        local_port: segment.destination_port,
+    }
+}
+
+/// `None` where no listener is known.
 #[inline(always)]
 fn decide_forwarded(ends: &Ends) -> Option<Reason> {
     let port = ends.local_port;
@@ -110,13 +111,7 @@ fn decide_forwarded(ends: &Ends) -> Option<Reason> {
             wildcard
         }
     };
-    if listener.control_port == Port::NONE {
-        None
-    } else if listener.is_strict() {
-        Some(Reason::NoPinhole)
-    } else {
-        Some(without_pinhole(listener, ends.remote))
-    }
+    Some(without_pinhole(listener, ends.remote))
 }
 
 /// Whether this client has a pinhole for this port at an address that is not this host's, to
@@ -215,15 +210,19 @@ fn decide(ends: &Ends) -> Reason {
     match find_listener(ends.local, port) {
         None if declared => unused(ends.local),
         None => Reason::PortNotGuarded,
-        Some(listener) if listener.control_port == Port::NONE => Reason::ForeignListener,
-        Some(listener) if listener.is_strict() => Reason::NoPinhole,
         Some(listener) => without_pinhole(listener, ends.remote),
     }
 }
 
-/// A listener whose session the kernel side could not name.
+/// What a listener makes of a client without a pinhole.
 #[inline(always)]
 fn without_pinhole(listener: &Listener, client: Address) -> Reason {
+    if listener.control_port == Port::NONE {
+        return Reason::ForeignListener;
+    }
+    if listener.is_strict() {
+        return Reason::NoPinhole;
+    }
     let alive = daemon_is_alive();
     if alive && listener.admission == Admission::Daemon as u16 {
         return Reason::NoPinhole;
