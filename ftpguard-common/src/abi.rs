@@ -532,6 +532,14 @@ pub const LAYOUT: [u32; 18] = [
 ];
 
 impl SessionKey {
+    /// No session.
+    pub const NONE: Self = Self {
+        client: Address::WILDCARD,
+        server: Address::WILDCARD,
+        client_port: Port::NONE,
+        server_port: Port::NONE,
+    };
+
     /// The client as a key of the `PEERS` map.
     #[inline(always)]
     #[must_use]
@@ -551,6 +559,37 @@ impl SessionKey {
             client: self.client,
             server: self.server,
             port,
+            pad: 0,
+        }
+    }
+}
+
+impl Peer {
+    /// Counts a client's control connections to all ftpds together.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_any(client: Address) -> Self {
+        Self {
+            client,
+            control_port: Port::NONE,
+            pad: 0,
+        }
+    }
+}
+
+impl Pinhole {
+    /// A pinhole of this session, whose [`Session::id`] is `id`. `made_at` is in nanoseconds of
+    /// `CLOCK_MONOTONIC`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(key: &SessionKey, id: u64, made_at: u64, uses: u32, origin: Origin) -> Self {
+        Self {
+            session: id,
+            made_at,
+            uses,
+            origin: origin as u32,
+            client_port: key.client_port,
+            server_port: key.server_port,
             pad: 0,
         }
     }

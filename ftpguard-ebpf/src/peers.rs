@@ -16,14 +16,14 @@ use crate::{
 #[inline(always)]
 pub(crate) fn join(session: &SessionKey) {
     add(&session.peer());
-    add(&of_any(session.client));
+    add(&Peer::of_any(session.client));
 }
 
 /// Counts one control connection less.
 #[inline(always)]
 pub(crate) fn leave(session: &SessionKey) {
     subtract(&session.peer());
-    subtract(&of_any(session.client));
+    subtract(&Peer::of_any(session.client));
 }
 
 /// Whether this address holds a control connection to the ftpd with this control port;
@@ -43,7 +43,9 @@ pub(crate) fn is_peer(client: Address, control_port: Port) -> bool {
 #[inline(always)]
 pub(crate) fn held_by(client: Address) -> u32 {
     // SAFETY: one word is read once.
-    unsafe { PEERS.get(&of_any(client)) }.copied().unwrap_or(0)
+    unsafe { PEERS.get(&Peer::of_any(client)) }
+        .copied()
+        .unwrap_or(0)
 }
 
 /// Whether the operator listed this destination (rule O3).
@@ -63,15 +65,6 @@ fn matches_exception(address: Address, port: Port) -> bool {
         },
     );
     EXCEPTIONS.get(&key).is_some()
-}
-
-#[inline(always)]
-const fn of_any(client: Address) -> Peer {
-    Peer {
-        client,
-        control_port: Port::NONE,
-        pad: 0,
-    }
 }
 
 #[inline(always)]

@@ -244,15 +244,13 @@ fn make_pinhole(key: &PinholeKey, attribution: &Attribution) -> bool {
         // SAFETY: as above; one ftpd thread at a time listens for a session.
         unsafe { (*session).pinhole = *key };
     }
-    let pinhole = Pinhole {
-        session: attribution.session_id,
-        made_at: now(),
-        uses: policy.uses,
-        origin: attribution.origin as u32,
-        client_port: attribution.session.client_port,
-        server_port: attribution.session.server_port,
-        pad: 0,
-    };
+    let pinhole = Pinhole::of(
+        &attribution.session,
+        attribution.session_id,
+        now(),
+        policy.uses,
+        attribution.origin,
+    );
     if PINHOLES.insert(key, pinhole, 0).is_err() {
         note(Incident::PinholeTableFull);
         return false;

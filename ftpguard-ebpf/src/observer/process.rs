@@ -7,7 +7,7 @@ use aya_ebpf::{
 use ftpguard_common::{
     abi::{Process, SessionKey, port_word, process_flags},
     event::{Event, EventKind},
-    net::{Address, Port},
+    net::Port,
     verdict::Incident,
 };
 
@@ -32,12 +32,7 @@ const MAX_ANCESTORS: usize = 4;
 pub(crate) const fn idle(control_port: Port, parent: u32, flags: u16) -> Process {
     Process {
         session_id: 0,
-        session: SessionKey {
-            client: Address::WILDCARD,
-            server: Address::WILDCARD,
-            client_port: Port::NONE,
-            server_port: Port::NONE,
-        },
+        session: SessionKey::NONE,
         parent,
         control_port,
         flags,

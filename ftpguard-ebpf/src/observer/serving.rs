@@ -1,10 +1,7 @@
 //! What each thread of a shared process read last.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use ftpguard_common::{
-    abi::{Serving, SessionKey},
-    net::{Address, Port},
-};
+use ftpguard_common::abi::{Serving, SessionKey};
 
 use crate::{
     maps::{SERVING, SESSIONS},
@@ -42,7 +39,7 @@ pub(crate) fn turn_away() {
     let nobody = Serving {
         session_id: 0,
         read_at: now(),
-        session: NOBODY,
+        session: SessionKey::NONE,
         several,
     };
     // An LRU map always has room.
@@ -70,13 +67,6 @@ fn is_fresh(serving: &Serving) -> bool {
     let age = policy().map_or(0, |policy| policy.serving_age);
     now().saturating_sub(serving.read_at) <= age
 }
-
-const NOBODY: SessionKey = SessionKey {
-    client: Address::WILDCARD,
-    server: Address::WILDCARD,
-    client_port: Port::NONE,
-    server_port: Port::NONE,
-};
 
 /// The session that the current thread read last, if that was not long ago and the session is
 /// still open.

@@ -32,15 +32,7 @@ pub(crate) fn add(maps: &mut Maps, numbers: Range<u32>) {
         };
         maps.sessions.insert(session, value, 0).unwrap();
         maps.peers.insert(session.peer(), 1, 0).unwrap();
-        let pinhole = Pinhole {
-            session: value.id,
-            made_at: 0,
-            uses: 1,
-            origin: Origin::Exact as u32,
-            client_port: session.client_port,
-            server_port: session.server_port,
-            pad: 0,
-        };
+        let pinhole = Pinhole::of(&session, value.id, 0, 1, Origin::Exact);
         maps.pinholes.insert(value.pinhole, pinhole, 0).unwrap();
         bed::listen(maps, Endpoint::new(server, port), 21, Admission::Pinhole);
     }

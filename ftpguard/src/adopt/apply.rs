@@ -71,17 +71,17 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
             }
         }
     }
-    for (key, pinhole) in &plan.pinholes {
-        // With its listener only: a listener that the kernel side saw open has its pinhole, or
-        // had it and it is used.
-        let mut fresh = false;
-        for (endpoint, listener) in &plan.listeners {
-            if listener.pinhole == *key {
-                let known = Maps::find(&maps.listeners, endpoint)?;
-                fresh |= known.is_none_or(|known| is_mistaken(&known, listener));
-            }
+    // With its listener only: a listener that the kernel side saw open has its pinhole, or had it
+    // and it is used.
+    let mut fresh = HashSet::new();
+    for (endpoint, listener) in &plan.listeners {
+        let known = Maps::find(&maps.listeners, endpoint)?;
+        if known.is_none_or(|known| is_mistaken(&known, listener)) {
+            fresh.insert(listener.pinhole);
         }
-        if fresh {
+    }
+    for (key, pinhole) in &plan.pinholes {
+        if fresh.contains(key) {
             let added = Maps::add(&mut maps.pinholes, key, pinhole)?;
             applied.note(added, Incident::PinholeTableFull);
         }
@@ -186,13 +186,7 @@ pub fn disown(
 }
 
 /// Both entries in which a session counts.
-fn peers(key: &SessionKey) -> [Peer; 2] {
-    let peer = key.peer();
-    [
-        peer,
-        Peer {
-            control_port: Port::NONE,
-            ..peer
-        },
-    ]
+#[must_use]
+pub fn peers(key: &SessionKey) -> [Peer; 2] {
+    [key.peer(), Peer::of_any(key.client)]
 }

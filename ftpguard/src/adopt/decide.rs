@@ -376,7 +376,7 @@ impl<'a> Family<'a> {
                 }
                 let process = Process {
                     session_id: first.map_or(0, |(_, id)| *id),
-                    session: first.map_or(NO_SESSION, |(key, _)| *key),
+                    session: first.map_or(SessionKey::NONE, |(key, _)| *key),
                     parent: self.holder(*pid).map_or(0, |holder| holder.parent),
                     control_port: Port::new(*control_port),
                     flags,
@@ -394,13 +394,6 @@ impl<'a> Family<'a> {
             .collect()
     }
 }
-
-const NO_SESSION: SessionKey = SessionKey {
-    client: Address::WILDCARD,
-    server: Address::WILDCARD,
-    client_port: Port::NONE,
-    server_port: Port::NONE,
-};
 
 /// What a listening socket is; `None` where it is none of the guard's business. Adds the pinhole
 /// where the session is known.
@@ -464,15 +457,7 @@ fn judge(
             listener.pinhole = key.pinhole(socket.port);
             plan.pinholes.push((
                 listener.pinhole,
-                Pinhole {
-                    session: *id,
-                    made_at: rules.now,
-                    uses: rules.uses,
-                    origin: Origin::Adopted as u32,
-                    client_port: key.client_port,
-                    server_port: key.server_port,
-                    pad: 0,
-                },
+                Pinhole::of(key, *id, rules.now, rules.uses, Origin::Adopted),
             ));
         }
         None => listener.admission = Admission::ControlPeer as u16,

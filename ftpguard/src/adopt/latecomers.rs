@@ -176,15 +176,7 @@ pub fn look_again(
         ..listener
     };
     if exact {
-        let made = Pinhole {
-            session: id,
-            made_at: clock::monotonic_ns(),
-            uses,
-            origin: Origin::Adopted as u32,
-            client_port: key.client_port,
-            server_port: key.server_port,
-            pad: 0,
-        };
+        let made = Pinhole::of(&key, id, clock::monotonic_ns(), uses, Origin::Adopted);
         if !Maps::put(&mut maps.pinholes, &pinhole, &made)? {
             // The listener is guarded all the same, and admits nobody (rule K9).
             maps.leave_out(Incident::PinholeTableFull);

@@ -1,14 +1,13 @@
 //! The backstop: what events should have told and did not, and what outlives its time.
 
 use std::{
-    collections::{HashMap, HashSet},
-    hash::{BuildHasher as _, RandomState},
+    collections::HashMap,
+    hash::{BuildHasher as _, Hash, RandomState},
     time::{Duration, Instant},
 };
 
 use ftpguard_common::{
     abi::{Peer, SessionKey},
-    net::Port,
     verdict::Incident,
 };
 
@@ -126,8 +125,8 @@ impl Guard {
         Ok(())
     }
 
-    /// After lost events the memory is read anew, see [`Self::read_anew`]; after lost bytes no dialogue is believed
-    /// until it has been quiet.
+    /// After lost events the memory is read anew, see [`Self::read_anew`]; after lost bytes no
+    /// dialogue is believed until it has been quiet.
     pub(super) fn check_losses(&mut self) -> Result<(), KernelError> {
         let lost = self.kernel.maps.incident(Incident::EventLost)?;
         if lost > self.sweep.lost {
@@ -186,10 +185,11 @@ impl Guard {
                 return Ok(());
             }
         };
-        let ids = sessions.into_iter().map(|(key, session)| (key, session.id));
-        let (gone, missing) = without_socket(ids, &open, &self.sweep.missing);
-        self.sweep.missing = missing;
-        for (key, id) in gone {
+        let missing = sessions
+            .into_iter()
+            .filter(|(key, _)| !open.contains(key))
+            .map(|(key, session)| (key, session.id));
+        for (key, id) in twice(&mut self.sweep.missing, missing) {
             if adopt::apply::forget(&mut self.kernel, id, &key)? {
                 self.state.session_closed(id);
                 self.forget_text(&key);
@@ -207,17 +207,13 @@ impl Guard {
         if !alive::sees_every_process() {
             return Ok(());
         }
-        let before = std::mem::take(&mut self.sweep.gone);
         let processes = &mut self.kernel.maps.processes;
-        for (pid, process) in Maps::entries(processes) {
-            if !alive::is_free(pid) {
-                continue;
-            }
-            if before.get(&pid) == Some(&process.session_id) {
-                Maps::forget(processes, &pid)?;
-            } else {
-                self.sweep.gone.insert(pid, process.session_id);
-            }
+        let gone = Maps::entries(processes)
+            .into_iter()
+            .filter(|(pid, _)| alive::is_free(*pid))
+            .map(|(pid, process)| (pid, process.session_id));
+        for (pid, _) in twice(&mut self.sweep.gone, gone) {
+            Maps::forget(processes, &pid)?;
         }
         Ok(())
     }
@@ -237,13 +233,9 @@ impl Guard {
     fn mend_peers(&mut self) -> Result<(), KernelError> {
         let mut right: HashMap<Peer, u32> = HashMap::new();
         for (key, _) in Maps::entries(&self.kernel.maps.sessions) {
-            let peer = key.peer();
-            *right.entry(peer).or_default() += 1;
-            let any = Peer {
-                control_port: Port::NONE,
-                ..peer
-            };
-            *right.entry(any).or_default() += 1;
+            for peer in adopt::apply::peers(&key) {
+                *right.entry(peer).or_default() += 1;
+            }
         }
         let mut wrong: HashMap<Peer, u32> = HashMap::new();
         let maps = &mut self.kernel.maps;
@@ -277,39 +269,21 @@ fn is_old(made_at: u64, now: u64) -> bool {
     Duration::from_nanos(now.saturating_sub(made_at)) >= BACKSTOP
 }
 
-/// Of these sessions, those that had no socket now and when it was last looked; and those that
-/// had none now for the first time.
-fn without_socket(
-    sessions: impl Iterator<Item = (SessionKey, u64)>,
-    open: &HashSet<SessionKey>,
-    before: &HashMap<SessionKey, u64>,
-) -> (Vec<(SessionKey, u64)>, HashMap<SessionKey, u64>) {
-    let mut gone = Vec::new();
-    let mut missing = HashMap::new();
-    for (key, id) in sessions.filter(|(key, _)| !open.contains(key)) {
-        if before.get(&key) == Some(&id) {
-            gone.push((key, id));
-        } else {
-            missing.insert(key, id);
-        }
-    }
-    (gone, missing)
+/// Of what is missing now, with ids, that which was already missing in `before`; what is missing
+/// for the first time is remembered there for the next time.
+fn twice<K: Copy + Eq + Hash>(
+    before: &mut HashMap<K, u64>,
+    missing: impl Iterator<Item = (K, u64)>,
+) -> Vec<(K, u64)> {
+    let (again, first): (Vec<_>, Vec<_>) =
+        missing.partition(|(key, id)| before.get(key) == Some(id));
+    *before = first.into_iter().collect();
+    again
 }
 
 #[cfg(test)]
 mod tests {
-    use ftpguard_common::net::Address;
-
     use super::*;
-
-    fn session(port: u16) -> SessionKey {
-        SessionKey {
-            client: Address::WILDCARD,
-            server: Address::WILDCARD,
-            client_port: Port::new(port),
-            server_port: Port::new(21),
-        }
-    }
 
     #[test]
     fn k5_the_backstop_is_a_quarter_of_an_hour() {
@@ -322,16 +296,17 @@ mod tests {
     /// A close that was missed is seen in the second round; a session that just opens, or one
     /// that took an old one's four-tuple, is left alone.
     #[test]
-    fn only_what_has_no_socket_twice_is_gone() {
-        let sessions = || [(session(1), 10), (session(2), 20), (session(3), 30)].into_iter();
-        let open = HashSet::from([session(1)]);
-        let (gone, missing) = without_socket(sessions(), &open, &HashMap::new());
+    fn only_what_is_missing_twice_is_gone() {
+        let mut before = HashMap::new();
+        let gone = twice(&mut before, [(2, 20), (3, 30)].into_iter());
         assert_eq!(gone, []);
-        assert_eq!(missing, HashMap::from([(session(2), 20), (session(3), 30)]));
-        // The third was opened anew.
-        let again = [(session(1), 10), (session(2), 20), (session(3), 31)].into_iter();
-        let (gone, missing) = without_socket(again, &open, &missing);
-        assert_eq!(gone, [(session(2), 20)]);
-        assert_eq!(missing, HashMap::from([(session(3), 31)]));
+        assert_eq!(before, HashMap::from([(2, 20), (3, 30)]));
+        // The third was opened anew, and closed.
+        let gone = twice(&mut before, [(2, 20), (3, 31)].into_iter());
+        assert_eq!(gone, [(2, 20)]);
+        assert_eq!(before, HashMap::from([(3, 31)]));
+        // None is missing.
+        assert_eq!(twice(&mut before, std::iter::empty()), []);
+        assert_eq!(before, HashMap::new());
     }
 }

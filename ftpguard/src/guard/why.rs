@@ -33,11 +33,7 @@ impl Guard {
     /// Remembers a denial with what surrounds it.
     pub(super) fn remember(&mut self, what: &Happening, event: &Event) {
         let maps = &self.kernel.maps;
-        let peer = Peer {
-            client: event.remote,
-            control_port: Port::NONE,
-            pad: 0,
-        };
+        let peer = Peer::of_any(event.remote);
         let process: Option<Process> = match event.tgid {
             0 => None,
             tgid => Maps::find(&maps.processes, &tgid).ok().flatten(),

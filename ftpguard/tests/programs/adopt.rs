@@ -15,7 +15,7 @@ use ftpguard::{
 };
 use ftpguard_common::{
     abi::{Admission, Endpoint, Listener, Mode, Origin, Pinhole, Process, SessionKey},
-    net::{Address, Port},
+    net::Port,
     verdict::Reason,
 };
 
@@ -42,10 +42,9 @@ fn f2_a_process_that_is_gone_is_not_adopted() {
     let entry = Process {
         session_id: 7,
         session: SessionKey {
-            client: Address::WILDCARD,
-            server: Address::WILDCARD,
             client_port: Port::new(1000),
             server_port: Port::new(21),
+            ..SessionKey::NONE
         },
         parent: 1,
         control_port: Port::new(21),
@@ -98,15 +97,7 @@ fn k10_a_listener_that_was_taken_for_foreign_is_adopted() {
             .unwrap()
             .unwrap()
     };
-    let made = Pinhole {
-        session: 7,
-        made_at: 0,
-        uses: 1,
-        origin: Origin::Adopted as u32,
-        client_port: session.client_port,
-        server_port: session.server_port,
-        pad: 0,
-    };
+    let made = Pinhole::of(&session, 7, 0, 1, Origin::Adopted);
     let plan = Plan {
         pinholes: vec![(pinhole, made)],
         listeners: vec![(endpoint, listener)],

@@ -97,25 +97,12 @@ fn open(maps: &mut Maps, server: Address, client: Address) {
             0,
         )
         .unwrap();
-    for control_port in [Port::new(21), Port::NONE] {
-        let peer = Peer {
-            client,
-            control_port,
-            pad: 0,
-        };
+    for peer in [session.peer(), Peer::of_any(client)] {
         maps.peers.insert(peer, 1, 0).unwrap();
     }
     for port in [LIVE, OUTSIDE] {
         let key = session.pinhole(Port::new(port));
-        let pinhole = Pinhole {
-            session: 7,
-            made_at: 0,
-            uses: 1,
-            origin: Origin::Exact as u32,
-            client_port: session.client_port,
-            server_port: session.server_port,
-            pad: 0,
-        };
+        let pinhole = Pinhole::of(&session, 7, 0, 1, Origin::Exact);
         maps.pinholes.insert(key, pinhole, 0).unwrap();
         listen(
             maps,

@@ -107,15 +107,8 @@ impl Guard {
             return Ok(true);
         }
         let wanted = key.pinhole(port);
-        let pinhole = Pinhole {
-            session: session.id,
-            made_at: clock::monotonic_ns(),
-            uses: u32::from(self.config.uses),
-            origin: origin as u32,
-            client_port: key.client_port,
-            server_port: key.server_port,
-            pad: 0,
-        };
+        let uses = u32::from(self.config.uses);
+        let pinhole = Pinhole::of(key, session.id, clock::monotonic_ns(), uses, origin);
         // The client's SYN may be on its way already: the pinhole first.
         let maps = &mut self.kernel.maps;
         if !Maps::put(&mut maps.pinholes, &wanted, &pinhole)? {
