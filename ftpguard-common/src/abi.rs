@@ -332,6 +332,11 @@ pub mod port_word {
     pub const DATA_SOURCE: u64 = 4;
     /// A port below 1024 that other people's ftpds are kept away from (rule O11).
     pub const SHIELDED: u64 = 8;
+    /// A port of an ftpd for which denials take no effect, whatever the guard's mode is
+    /// (rule M1). It goes before [`ENFORCED`].
+    pub const MONITORED: u64 = 16;
+    /// A port of an ftpd for which denials take effect, whatever the guard's mode is.
+    pub const ENFORCED: u64 = 32;
     /// Every declared role.
     pub const ROLES: u64 = 0xff;
     /// One listener of a guarded ftpd.
@@ -377,11 +382,24 @@ pub struct Barred {
     pub pad: u16,
 }
 
+/// Why a destination is barred.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Refusal {
+    /// When the connect() was refused: nanoseconds of `CLOCK_MONOTONIC`.
+    pub at: u64,
+    /// The control port of the ftpd that called it.
+    pub control_port: Port,
+    /// Zero.
+    pub pad: [u16; 3],
+}
+
 /// The policy in force: the one value of the `POLICY` map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Policy {
-    /// A number of [`Mode`].
+    /// A number of [`Mode`]: for every ftpd that has none of its own
+    /// ([`port_word::MONITORED`], [`port_word::ENFORCED`]).
     pub mode: u32,
     /// A number of [`Tracking`].
     pub tracking: u32,
@@ -403,8 +421,24 @@ pub struct Policy {
     pub sessions_per_client: u32,
     /// Not 0 where the daemon is woken for each pinhole that is made: a firewall waits for it.
     pub wake: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Not 0 where no denial takes effect, whatever the modes are: the clients' addresses are
+    /// hidden (rule I8).
+    pub refused: u32,
+}
+
+impl Policy {
+    /// The mode in force for the port with this word ([`port_word`]): the number of a [`Mode`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn mode_for(&self, word: u64) -> u32 {
+        if self.refused != 0 || word & port_word::MONITORED != 0 {
+            Mode::Monitor as u32
+        } else if word & port_word::ENFORCED != 0 {
+            Mode::Enforce as u32
+        } else {
+            self.mode
+        }
+    }
 }
 
 /// Whether denials take effect.
@@ -500,6 +534,7 @@ const _: () = {
     assert!(size_of::<Peer>() == 20);
     assert!(size_of::<Exception>() == 20);
     assert!(size_of::<Barred>() == 20);
+    assert!(size_of::<Refusal>() == 16);
     assert!(size_of::<Policy>() == 56);
     assert!(size_of::<KernelOffsets>() == 48);
     // A per-CPU array of counters stays within one page for each CPU.
@@ -510,8 +545,8 @@ const _: () = {
 /// mean something else, then the size of each type. Daemons whose layouts differ do not touch
 /// each other's maps.
 #[expect(clippy::cast_possible_truncation, reason = "sizes of small types")]
-pub const LAYOUT: [u32; 18] = [
-    2,
+pub const LAYOUT: [u32; 19] = [
+    3,
     OBSERVER_SLOTS,
     ADDRESS_SLOTS,
     size_of::<SessionKey>() as u32,
@@ -526,6 +561,7 @@ pub const LAYOUT: [u32; 18] = [
     size_of::<Peer>() as u32,
     size_of::<Exception>() as u32,
     size_of::<Barred>() as u32,
+    size_of::<Refusal>() as u32,
     size_of::<Policy>() as u32,
     size_of::<EventBudget>() as u32,
     size_of::<Told>() as u32,

@@ -3,7 +3,7 @@
 use crate::{
     abi::{
         Advice, Barred, Endpoint, Exception, KernelOffsets, Listener, Peer, Pinhole, PinholeKey,
-        Policy, Process, Serving, Session, SessionKey,
+        Policy, Process, Refusal, Serving, Session, SessionKey,
     },
     event::{EventBudget, Told},
     net::Address,
@@ -37,6 +37,7 @@ pod!(
     PinholeKey,
     Policy,
     Process,
+    Refusal,
     Serving,
     Session,
     SessionKey,

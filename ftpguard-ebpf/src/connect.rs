@@ -14,7 +14,7 @@ use crate::{
     maps::{ADVICE, PROCESSES, SESSIONS},
     observer::serving,
     peers::{is_listed, is_peer},
-    report::{Ends, policy, settle},
+    report::{Ends, policy, settle, word_of},
 };
 
 const IPPROTO_TCP: u32 = 6;
@@ -52,7 +52,20 @@ fn judge(call: &bpf_sock_addr, address: Address) -> Verdict {
         local: Address::WILDCARD,
         local_port: Port::NONE,
     };
-    settle(reason, EventKind::ConnectRefused, &ends, current_tgid())
+    settle(
+        reason,
+        EventKind::ConnectRefused,
+        &ends,
+        current_tgid(),
+        word_of(control_port()),
+    )
+}
+
+/// The control port of the current process's ftpd.
+#[inline(always)]
+pub(crate) fn control_port() -> Port {
+    // SAFETY: as in `decide`.
+    unsafe { PROCESSES.get(&current_tgid()) }.map_or(Port::NONE, |process| process.control_port)
 }
 
 /// What is to be said of the current process connecting there; `None` where it belongs to no

@@ -9,9 +9,9 @@ use ftpguard_common::{
 };
 
 use crate::{
-    maps::{BARRED, PORTS, SESSIONS},
+    maps::{BARRED, SESSIONS},
     peers::{is_listed, is_peer},
-    report::{Ends, now, policy, settle},
+    report::{Ends, now, policy, settle, word_of},
 };
 
 /// Judges one segment that leaves. Only SYNs from a data source port, or to a destination that
@@ -30,19 +30,20 @@ pub(crate) fn judge_segment(segment: &Segment) -> Verdict {
         local: segment.source,
         local_port: segment.source_port,
     };
-    settle(reason, EventKind::EgressDenied, &ends, 0)
+    // Whose it is, a packet does not tell: the word of a data source port stands for every ftpd.
+    let port = match barred_by(segment) {
+        Some(control_port) => control_port,
+        None => segment.source_port,
+    };
+    settle(reason, EventKind::EgressDenied, &ends, 0, word_of(port))
 }
 
 #[inline(always)]
 fn decide(segment: &Segment) -> Option<Reason> {
-    if is_barred(segment) {
+    if barred_by(segment).is_some() {
         return Some(Reason::DataBarred);
     }
-    let word = PORTS
-        .get(u32::from(segment.source_port.number()))
-        .copied()
-        .unwrap_or(0);
-    if word & port_word::DATA_SOURCE == 0 {
+    if word_of(segment.source_port) & port_word::DATA_SOURCE == 0 {
         return None;
     }
     let (address, port) = (segment.destination, segment.destination_port);
@@ -57,19 +58,18 @@ fn decide(segment: &Segment) -> Option<Reason> {
     })
 }
 
+/// The control port of the ftpd whose connect() to this destination was refused a moment ago.
 #[inline(always)]
-fn is_barred(segment: &Segment) -> bool {
+fn barred_by(segment: &Segment) -> Option<Port> {
     let key = Barred {
         address: segment.destination,
         port: segment.destination_port,
         pad: 0,
     };
-    // SAFETY: one word is read once.
-    let Some(refused_at) = (unsafe { BARRED.get(&key) }) else {
-        return false;
-    };
+    // SAFETY: each field is read once; whichever refusal it is of, there was one.
+    let refusal = unsafe { BARRED.get(&key) }?;
     let age = policy().map_or(u64::MAX, |policy| policy.barred_age);
-    now().saturating_sub(*refused_at) < age
+    (now().saturating_sub(refusal.at) < age).then_some(refusal.control_port)
 }
 
 /// Whether the destination is the source of a control connection to the port above the data

@@ -16,10 +16,9 @@ use crate::{
     lookup::Lookup,
     maps::{
         ADDRESS_AT, ADDRESSES, ANY_ELSEWHERE, ELSEWHERE, GATES, HEARTBEAT, LISTENERS, PINHOLES,
-        PORTS,
     },
     peers::is_peer,
-    report::{Ends, now, policy, settle},
+    report::{Ends, mode_for, now, policy, settle, word_of},
 };
 
 /// Where an ftpd's active data connections come from (RFC 959 section 3.2, port L-1).
@@ -38,9 +37,9 @@ pub(crate) fn judge(found: &Walk) -> Verdict {
     match found {
         Walk::Other => Verdict::Pass,
         Walk::Tcp(segment) => judge_segment(segment),
-        Walk::Malformed => settle(Reason::Malformed, EventKind::SynDenied, &nobody, 0),
-        Walk::TooDeep => settle(Reason::TooDeep, EventKind::SynDenied, &nobody, 0),
-        Walk::TinyFragment => settle(Reason::TinyFragment, EventKind::SynDenied, &nobody, 0),
+        Walk::Malformed => settle(Reason::Malformed, EventKind::SynDenied, &nobody, 0, 0),
+        Walk::TooDeep => settle(Reason::TooDeep, EventKind::SynDenied, &nobody, 0, 0),
+        Walk::TinyFragment => settle(Reason::TinyFragment, EventKind::SynDenied, &nobody, 0, 0),
     }
 }
 
@@ -51,11 +50,11 @@ pub(crate) fn judge_segment(segment: &Segment) -> Verdict {
         return Verdict::Pass;
     }
     let ends = ends(segment);
-    let mut reason = decide(&ends);
+    let (mut reason, word) = decide(&ends);
     if matches!(reason, Reason::NoPinhole | Reason::ClosedPort) && has_pinhole_elsewhere(&ends) {
         reason = Reason::Pinhole;
     }
-    settle(reason, EventKind::SynDenied, &ends, 0)
+    settle(reason, EventKind::SynDenied, &ends, 0, word)
 }
 
 /// Judges one segment that is passed on to another host or container, at its way out: the
@@ -66,17 +65,17 @@ pub(crate) fn judge_segment(segment: &Segment) -> Verdict {
 #[inline(always)]
 pub(crate) fn judge_forwarded(segment: &Segment, came_by: u32) -> Verdict {
     let ends = ends(segment);
-    let Some(reason) = decide_forwarded(&ends) else {
+    let Some((reason, word)) = decide_forwarded(&ends) else {
         return Verdict::Pass;
     };
     if matches!(reason.verdict(), Verdict::Pass) {
         return Verdict::Pass;
     }
     // SAFETY: the value is not read.
-    if is_monitor() && unsafe { GATES.get(came_by) }.is_some() {
+    if is_monitor(word) && unsafe { GATES.get(came_by) }.is_some() {
         return Verdict::Pass;
     }
-    settle(reason, EventKind::SynDenied, &ends, 0)
+    settle(reason, EventKind::SynDenied, &ends, 0, word)
 }
 
 /// The ends of a segment on its way in.
@@ -90,11 +89,11 @@ const fn ends(segment: &Segment) -> Ends {
     }
 }
 
-/// `None` where no listener is known.
+/// The reason, and the word that tells the mode; `None` where no listener is known.
 #[inline(always)]
-fn decide_forwarded(ends: &Ends) -> Option<Reason> {
+fn decide_forwarded(ends: &Ends) -> Option<(Reason, u64)> {
     let port = ends.local_port;
-    let word = *PORTS.get(u32::from(port.number()))?;
+    let word = word_of(port);
     if word & port_word::GUARDED == 0 || word & port_word::CONTROL != 0 || has_pinhole(ends) {
         return None;
     }
@@ -111,7 +110,10 @@ fn decide_forwarded(ends: &Ends) -> Option<Reason> {
             wildcard
         }
     };
-    Some(without_pinhole(listener, ends.remote))
+    Some((
+        without_pinhole(listener, ends.remote),
+        word_of(listener.control_port),
+    ))
 }
 
 /// Whether this client has a pinhole for this port at an address that is not this host's, to
@@ -163,54 +165,59 @@ pub(crate) fn remember(pinhole: &PinholeKey) {
 /// `INTERFACE`: whether the kernel tells which interface the segment came by.
 #[inline(always)]
 pub(crate) fn judge_lookup<const INTERFACE: bool>(lookup: &Lookup) -> Verdict {
-    let reason = decide(&lookup.ends);
+    let (reason, word) = decide(&lookup.ends);
     match reason.verdict() {
         Verdict::Pass => Verdict::Pass,
         Verdict::Deny if matches!(reason, Reason::ClosedPort) => Verdict::Pass,
         // In monitor mode an early gate counted it and let it pass.
-        Verdict::Deny if is_monitor() && !lookup.is_first_gate::<INTERFACE>() => Verdict::Pass,
-        Verdict::Deny => settle(reason, EventKind::SynDenied, &lookup.ends, 0),
+        Verdict::Deny if is_monitor(word) && !lookup.is_first_gate::<INTERFACE>() => Verdict::Pass,
+        Verdict::Deny => settle(reason, EventKind::SynDenied, &lookup.ends, 0, word),
     }
-}
-
-fn is_monitor() -> bool {
-    policy().is_some_and(|policy| policy.mode == Mode::Monitor as u32)
 }
 
 #[inline(always)]
-fn decide(ends: &Ends) -> Reason {
+fn is_monitor(word: u64) -> bool {
+    mode_for(word) == Mode::Monitor as u32
+}
+
+/// The reason, and the word that tells the mode: that of the port, or of the control port of the
+/// ftpd that listens on it.
+#[inline(always)]
+fn decide(ends: &Ends) -> (Reason, u64) {
     let port = ends.local_port;
-    // Every port has a word; the array has 65536 elements.
-    let word = PORTS
-        .get(u32::from(port.number()))
-        .copied()
-        .unwrap_or(port_word::PASSIVE);
+    let word = word_of(port);
     if word & port_word::SHIELDED != 0 && ends.remote_port == FTP_DATA && is_ours(ends.local) {
-        return Reason::Bounced;
+        return (Reason::Bounced, word);
     }
     if word & port_word::CONTROL != 0 {
-        return Reason::ControlPort;
+        return (Reason::ControlPort, word);
     }
     let declared = word & port_word::PASSIVE != 0;
     if word & (port_word::GUARDED | port_word::FOREIGN) == 0 {
-        return if declared {
+        let reason = if declared {
             unused(ends.local)
         } else {
             Reason::PortNotGuarded
         };
+        return (reason, word);
     }
     if word & port_word::GUARDED != 0 && has_pinhole(ends) {
-        return Reason::Pinhole;
+        return (Reason::Pinhole, word);
     }
     // In a flood most SYNs end here. The listener is guarded and strict, or it is bound to another
-    // address and this port of the range is unused.
-    if declared && word & (port_word::FOREIGN | port_word::LENIENT) == 0 && is_ours(ends.local) {
-        return Reason::NoPinhole;
+    // address and this port of the range is unused. In a monitored range an enforced ftpd may
+    // listen.
+    let is_open = word & (port_word::FOREIGN | port_word::LENIENT | port_word::MONITORED) != 0;
+    if declared && !is_open && is_ours(ends.local) {
+        return (Reason::NoPinhole, word);
     }
     match find_listener(ends.local, port) {
-        None if declared => unused(ends.local),
-        None => Reason::PortNotGuarded,
-        Some(listener) => without_pinhole(listener, ends.remote),
+        None if declared => (unused(ends.local), word),
+        None => (Reason::PortNotGuarded, word),
+        Some(listener) => (
+            without_pinhole(listener, ends.remote),
+            word_of(listener.control_port),
+        ),
     }
 }
 

@@ -9,7 +9,8 @@ use ftpguard_common::{
         ADDRESS_SLOTS, Advice, Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener,
         MAX_ADDRESSES, MAX_BARRED, MAX_ELSEWHERE, MAX_EXCEPTIONS, MAX_FORMER_LISTENERS, MAX_GATES,
         MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES, MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS,
-        OBSERVER_SLOTS, Peer, Pinhole, PinholeKey, Policy, Process, Serving, Session, SessionKey,
+        OBSERVER_SLOTS, Peer, Pinhole, PinholeKey, Policy, Process, Refusal, Serving, Session,
+        SessionKey,
     },
     event::{ControlHeader, EventBudget, MAX_CAPTURE, SOURCES, Told},
     net::Address,
@@ -125,10 +126,10 @@ pub(crate) static OBSERVERS: ProgramArray = ProgramArray::with_max_entries(OBSER
 pub(crate) static EXCEPTIONS: LpmTrie<Exception, u32> =
     LpmTrie::with_max_entries(MAX_EXCEPTIONS, BPF_F_NO_PREALLOC);
 
-/// Refused connect() calls whose SYN may still leave, with the time of refusal. Written by the
+/// Refused connect() calls whose SYN may still leave. Written by the
 /// socket observer, read by the egress guard. Full: the oldest is forgotten.
 #[map]
-pub(crate) static BARRED: LruHashMap<Barred, u64> = LruHashMap::with_max_entries(MAX_BARRED, 0);
+pub(crate) static BARRED: LruHashMap<Barred, Refusal> = LruHashMap::with_max_entries(MAX_BARRED, 0);
 
 /// The cgroup whose processes are watched, at index 0. Written by the daemon.
 #[map]

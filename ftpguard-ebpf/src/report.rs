@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::RingBuf,
 };
 use ftpguard_common::{
-    abi::{EVENTS_BYTES, Mode, Pinhole, PinholeKey, Policy, SessionKey, Tracking},
+    abi::{EVENTS_BYTES, Mode, Pinhole, PinholeKey, Policy, SessionKey, Tracking, port_word},
     event::{Event, EventKind},
     net::{Address, Port},
     verdict::{Incident, Reason, Verdict},
@@ -14,7 +14,7 @@ use ftpguard_common::{
 
 use crate::{
     allowance,
-    maps::{COUNTERS, EVENTS, POLICY},
+    maps::{COUNTERS, EVENTS, POLICY, PORTS},
 };
 
 /// The two ends of what is reported.
@@ -26,15 +26,21 @@ pub(crate) struct Ends {
     pub local_port: Port,
 }
 
-/// Counts a reason and returns its verdict as it takes effect in the mode in force. A denial is
-/// reported while this CPU's budget lasts.
+/// Counts a reason and returns its verdict as it takes effect in the mode in force for the port
+/// with this word. A denial is reported while this CPU's budget lasts.
 #[inline(always)]
-pub(crate) fn settle(reason: Reason, kind: EventKind, ends: &Ends, tgid: u32) -> Verdict {
+pub(crate) fn settle(
+    reason: Reason,
+    kind: EventKind,
+    ends: &Ends,
+    tgid: u32,
+    word: u64,
+) -> Verdict {
     count(reason.counter());
     match reason.verdict() {
         Verdict::Pass => Verdict::Pass,
         Verdict::Deny => {
-            let mode = policy().map_or(Mode::Enforce as u32, |policy| policy.mode);
+            let mode = mode_for(word);
             if allowance::takes(reason.attack(), ends.remote) {
                 emit(&Event {
                     reason: reason as u32,
@@ -65,6 +71,21 @@ pub(crate) fn note(incident: Incident) {
 #[inline(always)]
 pub(crate) fn policy() -> Option<&'static Policy> {
     POLICY.get(0)
+}
+
+/// The mode in force for the port with this word.
+#[inline(always)]
+pub(crate) fn mode_for(word: u64) -> u32 {
+    policy().map_or(Mode::Enforce as u32, |policy| policy.mode_for(word))
+}
+
+/// What is known of this port (`abi::port_word`). The array has an element for each.
+#[inline(always)]
+pub(crate) fn word_of(port: Port) -> u64 {
+    PORTS
+        .get(u32::from(port.number()))
+        .copied()
+        .unwrap_or(port_word::PASSIVE)
 }
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.

@@ -188,6 +188,25 @@ impl Config {
             .collect()
     }
 
+    /// Each FTP server with the mode that holds for it.
+    pub fn modes(&self) -> impl Iterator<Item = (&Ftpd, ModeArg)> {
+        self.ftpd
+            .iter()
+            .map(|ftpd| (ftpd, ftpd.mode.unwrap_or(self.mode)))
+    }
+
+    /// Whether an FTP server is in monitor mode.
+    #[must_use]
+    pub fn monitors(&self) -> bool {
+        self.modes().any(|(_, mode)| mode == ModeArg::Monitor)
+    }
+
+    /// Whether an FTP server is in enforce mode.
+    #[must_use]
+    pub fn enforces(&self) -> bool {
+        self.modes().any(|(_, mode)| mode == ModeArg::Enforce)
+    }
+
     /// The destinations of every exception.
     pub fn destinations(&self) -> impl Iterator<Item = crate::kernel::Destination> {
         self.exception

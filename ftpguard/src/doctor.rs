@@ -149,6 +149,7 @@ fn propose(config: &Config, found: &[Found]) -> Option<Proposal> {
             name,
             control_ports,
             passive_ports: server.said.passive_ports.into_iter().collect(),
+            mode: None,
         });
         places.push(place);
     }

@@ -39,7 +39,7 @@ use crate::{
     adopt::{self, decide::Rules, snapshot::Reader},
     cli::RunArgs,
     clock,
-    config::{Config, ModeArg, OnStop, TrackingArg},
+    config::{Config, OnStop, TrackingArg},
     control_socket::{ControlSocket, Question},
     doctor::predict::Seen,
     events::{Ends, Happening},
@@ -191,9 +191,7 @@ impl Guard {
         guard.kernel.commit(&settings)?;
         privileges::drop_the_rest()?;
         memory::give_back();
-        if guard.config.mode == ModeArg::Monitor {
-            guard.begin_monitor()?;
-        }
+        guard.mode_changed()?;
         let (ask, questions) = mpsc::channel(QUESTIONS);
         if let Some(metrics) = metrics {
             tokio::spawn(metrics.serve(ask.clone()));

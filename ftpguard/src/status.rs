@@ -4,6 +4,8 @@ mod endurance;
 mod ftpds;
 mod render;
 
+use std::fmt::Write as _;
+
 pub use endurance::{Endurance, Orphaned, age_ms};
 pub use ftpds::{FtpdRow, Level};
 use ftpguard_common::verdict::{Incident, Reason, Verdict};
@@ -12,7 +14,7 @@ pub use render::{render_pinholes, render_sessions};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::ModeArg,
+    config::{Config, ModeArg},
     events::{Ends, Way},
     kernel::CpuCounters,
     state::Tally,
@@ -27,6 +29,9 @@ pub struct Status {
     pub pid: u32,
     /// `monitor` or `enforce`.
     pub mode: String,
+    /// The mode of each FTP server.
+    #[serde(default)]
+    pub ftpd_modes: Vec<FtpdMode>,
     /// Why denials take no effect although they should.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_enforced: Option<String>,
@@ -92,6 +97,78 @@ impl Status {
             &self.mode
         }
     }
+}
+
+impl Status {
+    /// Whether something is to be enforced and is not: the clients are hidden (rule I8).
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        let enforce = ModeArg::Enforce.label();
+        let is_wanted =
+            self.mode == enforce || self.ftpd_modes.iter().any(|ftpd| ftpd.mode == enforce);
+        self.not_enforced.is_some() && is_wanted
+    }
+
+    /// For whom denials take effect.
+    #[must_use]
+    pub fn effect(&self) -> Effect {
+        let mode = self.effective_mode();
+        let differs = self.ftpd_modes.iter().any(|ftpd| ftpd.mode != mode);
+        if differs && self.not_enforced.is_none() {
+            Effect::Partly
+        } else if mode == ModeArg::Monitor.label() {
+            Effect::Nowhere
+        } else {
+            Effect::Everywhere
+        }
+    }
+}
+
+/// For whom denials take effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// For every FTP server.
+    Everywhere,
+    /// For some: their modes differ.
+    Partly,
+    /// For none.
+    Nowhere,
+}
+
+/// The mode of one FTP server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FtpdMode {
+    /// What it is called in the configuration.
+    pub name: String,
+    /// Its control ports.
+    pub control_ports: Vec<u16>,
+    /// `monitor` or `enforce`.
+    pub mode: String,
+}
+
+impl FtpdMode {
+    /// Those of every FTP server.
+    #[must_use]
+    pub fn all(config: &Config) -> Vec<Self> {
+        config
+            .modes()
+            .map(|(ftpd, mode)| Self {
+                name: ftpd.name.clone(),
+                control_ports: ftpd.control_ports.clone(),
+                mode: mode.label().to_owned(),
+            })
+            .collect()
+    }
+}
+
+/// The guard's mode, and those of FTP servers that differ from it.
+#[must_use]
+pub fn mode_text(mode: &str, ftpds: &[FtpdMode]) -> String {
+    let mut text = mode.to_owned();
+    for ftpd in ftpds.iter().filter(|ftpd| ftpd.mode != mode) {
+        let _ = write!(text, ", {} for {}", ftpd.mode, ftpd.name);
+    }
+    text
 }
 
 impl Hooks {

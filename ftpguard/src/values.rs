@@ -59,6 +59,12 @@ impl PortRange {
         self.first..=self.last
     }
 
+    /// Whether a port lies in both ranges.
+    #[must_use]
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
     /// Whether the port lies in the range.
     #[must_use]
     pub const fn contains(self, port: u16) -> bool {

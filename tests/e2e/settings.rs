@@ -14,11 +14,12 @@ use ftpguard_tests::{
     Family, Guard,
     attack::{self, Answer},
     client::{self, Commands},
-    ftpd::{FILE, Kind, Settings, UPLOADS},
+    ftpd::{FILE, Ftpd, Kind, Settings, UPLOADS},
     guard::{self, binary},
     process::{Finished, Process},
     scenario::{Scene, Stage, Winner},
     target::Target,
+    tls::Handshake,
 };
 use nix::sys::signal::Signal;
 
@@ -285,6 +286,66 @@ fn m1_the_mode_is_switched_at_run_time() {
             })
             .expect("an event");
     }
+}
+
+/// Two FTP servers, the second under TLS; the modes of the file and of the second one.
+fn write_two(path: &Path, mode: &str, own: &str) {
+    let text = format!(
+        "mode = \"{mode}\"\n\
+         [[ftpd]]\nname = \"first\"\npassive_ports = \"50000-50031\"\n\
+         [[ftpd]]\nname = \"second\"\ncontrol_ports = 990\npassive_ports = \"51000-51031\"\n\
+         mode = \"{own}\"\n"
+    );
+    fs::write(path, text).expect("the file is written");
+}
+
+/// M1: one FTP server is watched while the other is enforced, and a reload turns that round.
+#[test]
+fn m1_each_ftpd_may_have_its_own_mode() {
+    let mut stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let second = Settings {
+        passive_ports: 51_000..=51_031,
+        tls: Some(Handshake::Implicit),
+        ..Settings::unchecked(Kind::Vsftpd)
+    };
+    let mut second = Ftpd::start(&stage.sandbox, second).expect("a second ftpd");
+    let file = file(&stage);
+    write_two(&file, "enforce", "monitor");
+    let guard = start(&stage, &file);
+    let mut of_both = |first: Winner, other: Winner| {
+        for winner in [first, other] {
+            for scene in [Scene::ThiefFirst, Scene::BounceToThirdHost] {
+                play(&stage, scene, winner, Some(&guard));
+            }
+            std::mem::swap(&mut stage.ftpd, &mut second);
+        }
+        assert_eq!(
+            [50_031, 51_031].map(|port| is_silent(&knock(&stage, port))),
+            [first, other].map(|winner| winner == Winner::Honest)
+        );
+    };
+    of_both(Winner::Honest, Winner::Attacker);
+    let told = ask(&guard, &["mode"]);
+    assert!(
+        told.starts_with("mode enforce, monitor for second\n"),
+        "{told}"
+    );
+    assert!(told.contains("connect-to-stranger"), "{told}");
+    let modes = guard.status().expect("status")["ftpd_modes"].clone();
+    assert_eq!(modes[0]["mode"], "enforce", "{modes}");
+    assert_eq!(modes[1]["mode"], "monitor", "{modes}");
+
+    write_two(&file, "monitor", "enforce");
+    let told = ask(&guard, &["reload"]);
+    assert!(
+        told.trim_end().ends_with("in force now: mode, ftpd"),
+        "{told}"
+    );
+    of_both(Winner::Attacker, Winner::Honest);
+
+    // Its own mode stays, whatever the others' is switched to.
+    ask(&guard, &["mode", "enforce"]);
+    of_both(Winner::Honest, Winner::Honest);
 }
 
 /// P6: whoever was refused, and whatever the ftpd was refused, is explained; monitor mode shows

@@ -235,9 +235,11 @@ pub fn soak(plan: &Plan) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Passive ports, and those that the thief hammers.
-const PORTS: RangeInclusive<u16> = 50_000..=50_099;
-const HAMMERED: RangeInclusive<u16> = 50_000..=50_009;
+/// Passive ports. Many, because ftpds have limits of their own: vsftpd gives up after nine ports that
+/// are taken, and Pure-FTPd serves half as many users as it has ports.
+const PORTS: RangeInclusive<u16> = 50_000..=50_399;
+/// Those that the thief hammers.
+const HAMMERED: RangeInclusive<u16> = 50_000..=50_039;
 /// A greedy client's share.
 const CLIENT_SHARE: &str = "--client-sessions=12";
 

@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::RawTracePointContext;
 use ftpguard_common::{
-    abi::{Barred, PinholeKey, SessionKey, port_word},
+    abi::{Barred, PinholeKey, Refusal, SessionKey, port_word},
     net::{Address, Port},
     verdict::{Incident, Verdict},
 };
@@ -129,8 +129,13 @@ fn connecting(socket: &Socket) -> Option<()> {
                 port: socket.remote_port,
                 pad: 0,
             };
+            let refusal = Refusal {
+                at: now(),
+                control_port: connect::control_port(),
+                pad: [0; 3],
+            };
             // An LRU map always has room.
-            let _ = BARRED.insert(key, now(), 0);
+            let _ = BARRED.insert(key, refusal, 0);
             Some(())
         }
     }

@@ -7,6 +7,7 @@ use ftpguard_common::abi::MAX_EXCEPTIONS;
 use nix::unistd::Group;
 
 use super::{Config, file::Step};
+use crate::values::PortRange;
 
 /// More sessions than any host can have from its clients' ports to a few of its own.
 const MOST_SESSIONS: u32 = 1_000_000;
@@ -122,6 +123,10 @@ impl Config {
                 }
             }
         }
+        self.check_ranges(&owners)
+    }
+
+    fn check_ranges(&self, owners: &BTreeMap<u16, &str>) -> Result<(), Problem> {
         for (place, ftpd) in self.ftpd.iter().enumerate() {
             for range in &ftpd.passive_ports {
                 if let Some(port) = owners.keys().find(|port| range.contains(**port)) {
@@ -137,6 +142,20 @@ impl Config {
                         ),
                     ));
                 }
+            }
+            // An unused port of a range is closed, or not, for the mode of the range.
+            let other = self.ftpd.iter().take(place).find(|other| {
+                other.mode != ftpd.mode && overlap(&other.passive_ports, &ftpd.passive_ports)
+            });
+            if let Some(other) = other {
+                return Err(Problem::new(
+                    [Step::key("ftpd"), Step::Place(place), Step::key("mode")],
+                    format!(
+                        "{:?} and {:?} share passive ports, so they cannot differ in mode; give \
+                         each a range of its own, in the FTP servers' settings too",
+                        other.name, ftpd.name
+                    ),
+                ));
             }
         }
         Ok(())
@@ -173,6 +192,12 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Whether the ranges have a port in common.
+fn overlap(some: &[PortRange], others: &[PortRange]) -> bool {
+    some.iter()
+        .any(|one| others.iter().any(|other| one.overlaps(*other)))
 }
 
 fn tidy_ports(ports: &mut Vec<u16>) {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ModeArg;
 use crate::{
     kernel::Destination,
     values::{PortRange, one_or_many},
@@ -9,8 +10,8 @@ use crate::{
 
 /// One FTP server.
 ///
-/// Mode, interfaces and the other keys of the file hold for all of them: the kernel side knows
-/// one policy, and its gates judge every packet of their interface.
+/// Interfaces and the other keys of the file hold for all of them: the gates judge every packet of
+/// their interface, and the last one every packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ftpd {
@@ -22,6 +23,9 @@ pub struct Ftpd {
     /// The ranges from which it takes its passive ports.
     #[serde(deserialize_with = "one_or_many::ranges")]
     pub passive_ports: Vec<PortRange>,
+    /// Its mode, where it is not that of the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ModeArg>,
 }
 
 impl Default for Ftpd {
@@ -30,6 +34,7 @@ impl Default for Ftpd {
             name: "ftpd".to_owned(),
             control_ports: vec![21],
             passive_ports: Vec::new(),
+            mode: None,
         }
     }
 }

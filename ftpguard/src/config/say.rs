@@ -41,10 +41,13 @@ fn summary(file: &Path, exists: bool, config: &Config) -> String {
     for ftpd in &config.ftpd {
         let _ = writeln!(
             text,
-            "  {}: control ports {}, passive ports {}",
+            "  {}: control ports {}, passive ports {}{}",
             ftpd.name,
             words(&ftpd.control_ports),
             words(&ftpd.passive_ports),
+            ftpd.mode
+                .map(|mode| format!(", mode {}", mode.label()))
+                .unwrap_or_default(),
         );
     }
     text
@@ -76,13 +79,14 @@ mod tests {
             name: "second".to_owned(),
             control_ports: vec![990, 2121],
             passive_ports: Vec::new(),
+            mode: Some(crate::config::ModeArg::Monitor),
         });
         assert_eq!(
             summary(path, true, &config),
             "\
 /etc/ftpguard/ftpguard.toml: valid, mode enforce
   ftpd: control ports 21, passive ports 50000-50099
-  second: control ports 990 2121, passive ports not declared
+  second: control ports 990 2121, passive ports not declared, mode monitor
 "
         );
         assert!(

@@ -83,11 +83,13 @@ fn what_is_rendered_reads_back_the_same() {
                     "50000-50049".parse().expect("a range"),
                     "51000-51049".parse().expect("a range"),
                 ],
+                mode: None,
             },
             Ftpd {
                 name: "intern".to_owned(),
                 control_ports: vec![2121],
                 passive_ports: Vec::new(),
+                mode: Some(ModeArg::Monitor),
             },
         ],
         exception: vec![ExceptionRule {
@@ -138,10 +140,11 @@ fn every_mistake_has_its_line_and_column() {
         ("data_source_ports = [70000]", (1, 22), "70000 is no port"),
         ("data_source_ports = [\"20\"]", (1, 22), "without quotes"),
         (
-            "[[ftpd]]\nname = \"a\"\nmode = \"monitor\"",
+            "[[ftpd]]\nname = \"a\"\nactive = \"off\"",
             (3, 1),
-            "`mode` holds for the whole file",
+            "`active` holds for the whole file",
         ),
+        ("[[ftpd]]\nmode = \"on\"", (2, 8), "`monitor` or `enforce`"),
         (
             "[[ftpd]]\npassive_ports = [\"50099-50000\"]",
             (2, 18),
@@ -258,5 +261,31 @@ fn the_command_line_stands_over_the_file() {
     assert!(
         matches!(&error, Unusable::CommandLine(line) if line.contains("50001")),
         "{error}"
+    );
+}
+
+/// M1: each FTP server may have a mode of its own, and a range that two of them share cannot have
+/// two modes.
+#[test]
+fn m1_an_ftpd_may_have_a_mode_of_its_own() {
+    let two = |mode: &str, range: &str| {
+        config(&format!(
+            "mode = \"enforce\"\n\
+             [[ftpd]]\nname = \"one\"\npassive_ports = \"50000-50099\"\n\
+             [[ftpd]]\nname = \"two\"\ncontrol_ports = 2121\npassive_ports = \"{range}\"\n{mode}"
+        ))
+    };
+    let read = two("mode = \"monitor\"", "50100-50199").expect("valid");
+    let modes: Vec<ModeArg> = read.modes().map(|(_, mode)| mode).collect();
+    assert_eq!(modes, [ModeArg::Enforce, ModeArg::Monitor]);
+    assert!(read.monitors() && read.enforces());
+    let read = two("", "50099-50199").expect("one mode, one range");
+    assert!(!read.monitors());
+    let wrong = two("mode = \"monitor\"", "50099-50199").expect_err("two modes");
+    assert!(
+        wrong
+            .to_string()
+            .contains("\"one\" and \"two\" share passive ports"),
+        "{wrong}"
     );
 }

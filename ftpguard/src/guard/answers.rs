@@ -13,7 +13,7 @@ use crate::{
     control_socket::{Answer, Question, Reply, Request},
     events::{Ends, Way},
     kernel::{KernelError, Maps},
-    status::{self, Endurance, PinholeRow, ProgramRow, SessionRow, Status, age_ms},
+    status::{self, Endurance, FtpdMode, PinholeRow, ProgramRow, SessionRow, Status, age_ms},
 };
 
 impl Guard {
@@ -72,6 +72,7 @@ impl Guard {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
             mode: self.config.mode.label().to_owned(),
+            ftpd_modes: FtpdMode::all(&self.config),
             not_enforced: self.clients.refusal(),
             tracking: self.config.tracking.label().to_owned(),
             active: self.config.active.label().to_owned(),

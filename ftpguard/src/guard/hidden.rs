@@ -147,15 +147,12 @@ impl Guard {
     /// Puts the mode in force that the configuration and the clients' addresses make.
     fn apply_mode(&mut self) -> Result<(), KernelError> {
         let current = self.kernel.maps.policy.get(&0, 0)?;
-        let mode = match self.clients.hidden {
-            Some(_) => Mode::Monitor,
-            None => Mode::from(self.config.mode),
+        let policy = Policy {
+            mode: Mode::from(self.config.mode) as u32,
+            refused: self.clients.hidden.is_some().into(),
+            ..current
         };
-        if current.mode != mode as u32 {
-            let policy = Policy {
-                mode: mode as u32,
-                ..current
-            };
+        if policy != current {
             self.kernel.maps.policy.set(0, policy, 0)?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::{
     fmt,
 };
 
-use ftpguard_common::abi::{MAX_EXCEPTIONS, Mode};
+use ftpguard_common::abi::MAX_EXCEPTIONS;
 use serde::{Deserialize, Serialize};
 
 use super::{Guard, settings};
@@ -18,6 +18,7 @@ use crate::{
     config::{Change, Config, HiddenArg, ModeArg, Unusable},
     events::{Ends, Happening},
     kernel::{Destination, KernelError},
+    status::{FtpdMode, mode_text},
     why::evidence::Evidence,
 };
 
@@ -41,10 +42,13 @@ pub struct Switched {
     pub mode: String,
     /// The mode that file and command line name, and a restart brings back.
     pub configured: String,
+    /// The mode of each FTP server.
+    #[serde(default)]
+    pub ftpds: Vec<FtpdMode>,
     /// Why nothing is enforced although the mode says so (rule I8).
     #[serde(default)]
     pub not_enforced: Option<String>,
-    /// What monitor mode would have refused; none in enforce mode.
+    /// What monitor mode would have refused; none where every FTP server is enforced.
     #[serde(default)]
     pub evidence: Option<Evidence>,
 }
@@ -118,17 +122,10 @@ impl Guard {
             return Err(Kept::Exceptions(count));
         }
         self.put_into_force(&next)?;
-        let switched = next.mode != self.config.mode;
         self.config = next;
         self.configured = fresh;
         self.judge_clients()
-            .and_then(|()| {
-                if switched {
-                    self.mode_changed()
-                } else {
-                    Ok(())
-                }
-            })
+            .and_then(|()| self.mode_changed())
             .map_err(Kept::InForce)?;
         self.journal.tell(Happening::ConfigurationReloaded {
             changed: changed.join(" "),
@@ -156,15 +153,14 @@ impl Guard {
         self.switched()
     }
 
-    /// Evidence is collected in monitor mode only.
-    fn mode_changed(&mut self) -> Result<(), KernelError> {
-        match self.config.mode {
-            ModeArg::Monitor => self.begin_monitor(),
-            ModeArg::Enforce => {
-                self.monitored = None;
-                Ok(())
-            }
+    /// Evidence is collected while an ftpd is in monitor mode, from when none was before.
+    pub(super) fn mode_changed(&mut self) -> Result<(), KernelError> {
+        if !self.config.monitors() {
+            self.monitored = None;
+        } else if self.monitored.is_none() {
+            self.begin_monitor()?;
         }
+        Ok(())
     }
 
     /// The mode in force, and the one that a restart brings back.
@@ -172,10 +168,8 @@ impl Guard {
         Ok(Switched {
             mode: self.config.mode.label().to_owned(),
             configured: self.configured.mode.label().to_owned(),
-            not_enforced: self
-                .clients
-                .refusal()
-                .filter(|_| self.config.mode == ModeArg::Enforce),
+            ftpds: FtpdMode::all(&self.config),
+            not_enforced: self.clients.refusal().filter(|_| self.config.enforces()),
             evidence: self.evidence()?,
         })
     }
@@ -185,7 +179,7 @@ impl Guard {
         let before = settings(&self.config, &self.host, self.args.pins(&self.config));
         let mut after = settings(next, &self.host, self.args.pins(next));
         if self.clients.refusal().is_some() && next.hidden_clients == HiddenArg::Refuse {
-            after.policy.mode = Mode::Monitor as u32;
+            after.policy.refused = 1;
         }
         let result = self
             .adopt_for(next)
@@ -289,13 +283,14 @@ impl Switched {
             .as_ref()
             .map(|evidence| evidence.render(now))
             .unwrap_or_default();
+        let mode = mode_text(&self.mode, &self.ftpds);
         let note = note(&self.mode, &self.configured);
         let not_enforced = self
             .not_enforced
             .as_ref()
             .map(|reason| format!("not enforced: {reason}\n"))
             .unwrap_or_default();
-        format!("mode {}\n{not_enforced}{note}{evidence}", self.mode)
+        format!("mode {mode}\n{not_enforced}{note}{evidence}")
     }
 }
 
@@ -382,6 +377,7 @@ mod tests {
         let mut switched = Switched {
             mode: "enforce".to_owned(),
             configured: "enforce".to_owned(),
+            ftpds: Vec::new(),
             not_enforced: None,
             evidence: None,
         };

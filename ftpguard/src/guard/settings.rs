@@ -5,11 +5,10 @@ use std::time::Duration;
 use ftpguard_common::abi::{Active, Mode, Policy, Tracking, WithoutDaemon};
 
 use crate::{
-    config::Config,
-    kernel::{Pins, Settings},
+    config::{Config, Ftpd},
+    kernel::{FtpdPorts, Pins, Settings},
     nft::NftSet,
     preflight::Host,
-    values::PortRange,
 };
 
 /// How long a thread's last read of a control connection may name its session (rule F3). An
@@ -24,18 +23,25 @@ const HEARTBEAT_AGE: Duration = Duration::from_secs(5);
 pub(crate) fn settings(config: &Config, host: &Host, pins: Pins) -> Settings {
     Settings {
         policy: policy(config),
-        control_ports: config.control_ports(),
-        passive_ports: config
-            .passive_ports()
-            .into_iter()
-            .map(PortRange::ports)
-            .collect(),
+        ftpds: config.ftpd.iter().map(ftpd_ports).collect(),
         data_source_ports: config.data_source_ports.clone(),
         exceptions: config.destinations().collect(),
         bounce_shield: config.bounce_shield,
         cgroup: host.cgroup.clone(),
         max_sessions: config.max_sessions,
         pins: if host.has_bpffs { pins } else { Pins::Nowhere },
+    }
+}
+
+fn ftpd_ports(ftpd: &Ftpd) -> FtpdPorts {
+    FtpdPorts {
+        control: ftpd.control_ports.clone(),
+        passive: ftpd
+            .passive_ports
+            .iter()
+            .map(|range| range.ports())
+            .collect(),
+        mode: ftpd.mode.map(Mode::from),
     }
 }
 
@@ -51,7 +57,7 @@ fn policy(config: &Config) -> Policy {
         without_daemon: WithoutDaemon::from(config.without_daemon) as u32,
         sessions_per_client: config.client_sessions,
         wake: u32::from(config.nft_set != NftSet::Off),
-        pad: 0,
+        refused: 0,
     }
 }
 

@@ -6,14 +6,19 @@ use ftpguard_common::verdict::{Reason, Verdict};
 use serde_json::json;
 
 use super::Guard;
-use crate::{config::Config, kernel::CpuCounters, state::Tally, status};
+use crate::{
+    config::Config,
+    kernel::CpuCounters,
+    state::Tally,
+    status::{self, FtpdMode, mode_text},
+};
 
 impl Guard {
     /// One line that says what is in force.
     pub(super) fn ready_line(&self) -> String {
         let mut line = format!(
             "ready: {}, {} tracking, control ports {}, passive ports {}, on",
-            self.config.mode.label(),
+            mode_text(self.config.mode.label(), &FtpdMode::all(&self.config)),
             self.config.tracking.label(),
             self.config
                 .control_ports()

@@ -91,9 +91,13 @@ impl Guard {
         let counters = self.kernel.counters()?;
         let mut sources = self.journal.memory.find(|denied| denied.passed);
         sources.sort_by_key(|denied| std::cmp::Reverse(denied.count));
+        let mut reasons = since(status::verdicts(&counters), &monitored.before);
+        if self.config.enforces() && self.clients.refusal().is_none() {
+            reasons = only_passed(reasons, &sources);
+        }
         Ok(Some(Evidence {
             since: monitored.since.elapsed().as_secs(),
-            reasons: since(status::verdicts(&counters), &monitored.before),
+            reasons,
             proposals: propose(&sources, &self.config.exception),
             sources,
             forgotten: self.journal.memory.forgotten_evidence(),
@@ -185,6 +189,19 @@ fn since(counts: Vec<Count>, before: &CpuCounters) -> Vec<Count> {
         .filter_map(|mut count| {
             let known = former.iter().find(|former| former.name == count.name);
             count.count -= known.map_or(0, |known| known.count).min(count.count);
+            (count.count > 0).then_some(count)
+        })
+        .collect()
+}
+
+/// Where some FTP servers are enforced the counters do not tell which denials took effect; those
+/// that were told one by one do.
+fn only_passed(counts: Vec<Count>, passed: &[Denied]) -> Vec<Count> {
+    counts
+        .into_iter()
+        .filter_map(|mut count| {
+            let of_reason = passed.iter().filter(|denied| denied.reason == count.name);
+            count.count = of_reason.map(|denied| denied.count).sum();
             (count.count > 0).then_some(count)
         })
         .collect()

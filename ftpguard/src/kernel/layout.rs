@@ -25,11 +25,15 @@ pub(super) fn number(settings: &Settings) -> Result<u64, KernelError> {
         cgroup,
         u64::from(settings.bounce_shield),
     ]);
-    for range in &settings.passive_ports {
+    for range in settings.ftpds.iter().flat_map(|ftpd| &ftpd.passive) {
         words.extend([u64::from(*range.start()), u64::from(*range.end())]);
     }
-    for ports in [&settings.control_ports, &settings.data_source_ports] {
-        let mut ports = ports.clone();
+    let control_ports = settings.ftpds.iter().flat_map(|ftpd| &ftpd.control);
+    for ports in [
+        control_ports.copied().collect(),
+        settings.data_source_ports.clone(),
+    ] {
+        let mut ports: Vec<u16> = ports;
         ports.sort_unstable();
         words.push(u64::MAX);
         words.extend(ports.into_iter().map(u64::from));

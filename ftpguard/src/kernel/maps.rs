@@ -9,7 +9,7 @@ use aya::{
 use ftpguard_common::{
     abi::{
         Advice, Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process,
-        Session, SessionKey, port_word,
+        Refusal, Session, SessionKey, port_word,
     },
     event::EventBudget,
     net::{Address, Port},
@@ -43,7 +43,7 @@ pub struct Maps {
     pub(super) address_at: Array<MapData, Address>,
     /// Destinations refused a moment ago, with the time of refusal in nanoseconds of
     /// `CLOCK_MONOTONIC`.
-    pub barred: HashMap<MapData, Barred, u64>,
+    pub barred: HashMap<MapData, Barred, Refusal>,
     /// Indices of the interfaces that have an early gate.
     pub gates: HashMap<MapData, u32, u32>,
     /// The policy in force.

@@ -55,7 +55,7 @@ pub use self::{
     maps::{Added, CpuCounters, Maps},
     offline::Orphan,
     ring::Ring,
-    settings::{Destination, Settings},
+    settings::{Destination, FtpdPorts, Settings},
 };
 
 /// The loaded kernel side.

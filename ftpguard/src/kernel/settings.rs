@@ -4,7 +4,7 @@ use std::{collections::HashSet, ops::RangeInclusive, path::PathBuf};
 
 use aya::maps::lpm_trie::Key;
 use ftpguard_common::{
-    abi::{EXCEPTION_PORT_BITS, Exception, Policy, port_word},
+    abi::{EXCEPTION_PORT_BITS, Exception, Mode, Policy, port_word},
     net::{Address, Port},
 };
 
@@ -15,10 +15,8 @@ use super::{error::KernelError, home::Pins, maps::Maps, words::PORTS};
 pub struct Settings {
     /// The policy in force.
     pub policy: Policy,
-    /// Ports on which the guarded ftpds accept control connections.
-    pub control_ports: Vec<u16>,
-    /// The declared passive ranges.
-    pub passive_ports: Vec<RangeInclusive<u16>>,
+    /// The guarded ftpds.
+    pub ftpds: Vec<FtpdPorts>,
     /// Ports from which an ftpd may open active data connections, 20 by default.
     pub data_source_ports: Vec<u16>,
     /// Destinations that an ftpd may connect to although they are no clients.
@@ -31,6 +29,17 @@ pub struct Settings {
     pub max_sessions: u32,
     /// Where the kernel side lives on without the daemon.
     pub pins: Pins,
+}
+
+/// The ports of one ftpd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FtpdPorts {
+    /// Those on which it accepts control connections.
+    pub control: Vec<u16>,
+    /// The declared passive ranges.
+    pub passive: Vec<RangeInclusive<u16>>,
+    /// Its mode, where it is not the policy's.
+    pub mode: Option<Mode>,
 }
 
 /// A destination that an ftpd may connect to (rule O3).
@@ -100,21 +109,46 @@ impl Settings {
                 *roles |= role;
             }
         };
-        for port in self.passive_ports.iter().cloned().flatten() {
-            add(port, port_word::PASSIVE);
-        }
         if self.bounce_shield {
             for port in 1..1024 {
                 add(port, port_word::SHIELDED);
             }
         }
-        for port in &self.control_ports {
-            add(*port, port_word::CONTROL);
+        for ftpd in &self.ftpds {
+            let mode = mode_role(ftpd.mode);
+            for port in ftpd.passive.iter().cloned().flatten() {
+                add(port, port_word::PASSIVE | mode);
+            }
+            for port in &ftpd.control {
+                add(*port, port_word::CONTROL | mode);
+            }
         }
+        let mode = mode_role(self.shared_mode());
         for port in &self.data_source_ports {
-            add(*port, port_word::DATA_SOURCE);
+            add(*port, port_word::DATA_SOURCE | mode);
         }
         roles
+    }
+
+    /// The mode for what may be any ftpd's: monitor where one of them is only watched, for nobody's
+    /// transfers may end because another is enforced; enforce where each of them is.
+    fn shared_mode(&self) -> Option<Mode> {
+        let is = |mode| move |ftpd: &FtpdPorts| ftpd.mode == Some(mode);
+        if self.ftpds.iter().any(is(Mode::Monitor)) {
+            Some(Mode::Monitor)
+        } else if self.ftpds.iter().all(is(Mode::Enforce)) {
+            Some(Mode::Enforce)
+        } else {
+            None
+        }
+    }
+}
+
+const fn mode_role(mode: Option<Mode>) -> u64 {
+    match mode {
+        Some(Mode::Monitor) => port_word::MONITORED,
+        Some(Mode::Enforce) => port_word::ENFORCED,
+        None => 0,
     }
 }
 
@@ -130,5 +164,43 @@ impl Destination {
                 address: self.address,
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+
+    use super::*;
+
+    fn ftpd(mode: Option<Mode>) -> FtpdPorts {
+        FtpdPorts {
+            control: Vec::new(),
+            passive: Vec::new(),
+            mode,
+        }
+    }
+
+    #[test]
+    fn m1_what_may_be_any_ftpds_is_only_refused_where_all_are_enforced() {
+        let shared = |modes: &[Option<Mode>]| {
+            Settings {
+                policy: Policy::zeroed(),
+                ftpds: modes.iter().copied().map(ftpd).collect(),
+                data_source_ports: vec![20],
+                exceptions: Vec::new(),
+                bounce_shield: false,
+                cgroup: PathBuf::new(),
+                max_sessions: 1,
+                pins: Pins::Nowhere,
+            }
+            .shared_mode()
+        };
+        let (monitor, enforce) = (Some(Mode::Monitor), Some(Mode::Enforce));
+        assert_eq!(shared(&[None]), None);
+        assert_eq!(shared(&[None, enforce]), None);
+        assert_eq!(shared(&[enforce, enforce]), enforce);
+        assert_eq!(shared(&[None, monitor]), monitor);
+        assert_eq!(shared(&[enforce, monitor]), monitor);
     }
 }

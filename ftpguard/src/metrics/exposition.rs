@@ -43,6 +43,12 @@ struct ByMode {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByFtpdAndMode {
+    ftpd: String,
+    mode: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByOwner {
     owner: &'static str,
 }
@@ -228,11 +234,31 @@ fn add_state(registry: &mut Registry, status: &Status) {
             .set(i64::from(status.effective_mode() == name));
     }
     registry.register("mode", "1 for the mode in force, 0 for the other", mode);
-    let is_refused = status.mode != status.effective_mode();
+    let ftpds = Family::<ByFtpdAndMode, Gauge>::default();
+    for ftpd in &status.ftpd_modes {
+        let in_force = if status.not_enforced.is_some() {
+            "monitor"
+        } else {
+            &ftpd.mode
+        };
+        for mode in ["enforce", "monitor"] {
+            ftpds
+                .get_or_create(&ByFtpdAndMode {
+                    ftpd: ftpd.name.clone(),
+                    mode,
+                })
+                .set(i64::from(in_force == mode));
+        }
+    }
+    registry.register(
+        "ftpd_mode",
+        "1 for the mode in force for an FTP server, 0 for the other",
+        ftpds,
+    );
     registry.register(
         "enforcement_refused",
         "1 while enforce mode takes no effect because a proxy hides the clients",
-        gauge(is_refused.into()),
+        gauge(status.is_refused().into()),
     );
     let is_unguarded = |hooks: &&Hooks| hooks.ingress == Hooks::NONE;
     registry.register(

@@ -87,7 +87,7 @@ impl Orphaned {
     /// What is to be said of it.
     #[must_use]
     pub fn of(orphan: &Orphan, pins: &std::path::Path) -> Self {
-        let mode = if orphan.policy.mode == Mode::Monitor as u32 {
+        let mode = if orphan.policy.mode_for(0) == Mode::Monitor as u32 {
             ModeArg::Monitor
         } else {
             ModeArg::Enforce

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use super::{Count, FtpdRow, Hooks, PinholeRow, ProgramRow, SessionRow, Status};
+use super::{Count, Effect, FtpdRow, Hooks, PinholeRow, ProgramRow, SessionRow, Status, mode_text};
 
 impl Status {
     /// The status for people: aligned, ending in a newline.
@@ -18,7 +18,7 @@ impl Status {
         let mut field = |name: &str, value: &str| {
             let _ = writeln!(text, "  {name:<14} {value}");
         };
-        field("mode", &self.mode);
+        field("mode", &mode_text(&self.mode, &self.ftpd_modes));
         if let Some(reason) = &self.not_enforced {
             field("NOT ENFORCED", reason);
         }
@@ -80,18 +80,17 @@ impl Status {
                 ),
             );
         }
-        let is_lenient = self.effective_mode() == "monitor";
-        for (title, verdict) in [("passed", "pass"), ("denied", "deny")] {
+        let denied = match self.effect() {
+            Effect::Everywhere => "denied",
+            Effect::Partly => "denied, or would be",
+            Effect::Nowhere => "would be denied",
+        };
+        for (title, verdict) in [("passed", "pass"), (denied, "deny")] {
             let counts: Vec<&Count> = self
                 .verdicts
                 .iter()
                 .filter(|count| count.verdict == verdict)
                 .collect();
-            let title = if is_lenient && verdict == "deny" {
-                "would be denied"
-            } else {
-                title
-            };
             section(&mut text, title, &counts);
         }
         section(

@@ -15,6 +15,13 @@ fn status() -> Status {
         version: "0.1.0".to_owned(),
         pid: 4242,
         mode: "enforce".to_owned(),
+        ftpd_modes: [("ftpd", 21), ("intern", 990)]
+            .map(|(name, port)| FtpdMode {
+                name: name.to_owned(),
+                control_ports: vec![port],
+                mode: "enforce".to_owned(),
+            })
+            .to_vec(),
         not_enforced: None,
         tracking: "socket".to_owned(),
         active: "client".to_owned(),
@@ -138,6 +145,7 @@ programs                        runs  ns each
 fn monitor_says_would() {
     let monitor = Status {
         mode: "monitor".to_owned(),
+        ftpd_modes: Vec::new(),
         passive_ports: None,
         ..status()
     };
@@ -212,4 +220,29 @@ CLIENT    MAY REACH       ORIGIN  AGE        USES  SESSION
         render_pinholes(&[]),
         "CLIENT  MAY REACH  ORIGIN  AGE  USES  SESSION\n"
     );
+}
+
+/// M1: one FTP server may be watched while the others are enforced, and that is said.
+#[test]
+fn m1_modes_that_differ_are_told() {
+    let mut status = status();
+    assert_eq!(status.effect(), Effect::Everywhere);
+    status.ftpd_modes[1].mode = "monitor".to_owned();
+    assert_eq!(status.effect(), Effect::Partly);
+    let text = status.render();
+    assert!(
+        text.contains("  mode           enforce, monitor for intern\n"),
+        "{text}"
+    );
+    assert!(text.contains("\ndenied, or would be\n"), "{text}");
+    status.ftpd_modes[0].mode = "monitor".to_owned();
+    status.mode = "monitor".to_owned();
+    assert_eq!(status.effect(), Effect::Nowhere);
+    assert!(!status.is_refused());
+    // Hidden clients keep all of them from enforcing (rule I8).
+    status.ftpd_modes[1].mode = "enforce".to_owned();
+    assert_eq!(status.effect(), Effect::Partly);
+    status.not_enforced = Some("a proxy".to_owned());
+    assert_eq!(status.effect(), Effect::Nowhere);
+    assert!(status.is_refused());
 }

@@ -174,7 +174,14 @@ fn a_larger_window_shows_more() {
 #[test]
 fn monitor_mode_says_would() {
     let mut model = model();
-    model.answers.as_mut().expect("answers").status.mode = "monitor".to_owned();
+    let status = &mut model.answers.as_mut().expect("answers").status;
+    status.mode = "monitor".to_owned();
+    let text = screen(&model, 80, 24);
+    assert!(text.contains("  enforce in part  "), "{text}");
+    assert!(text.contains(" Refused or would be/s, most 209 "), "{text}");
+    // Nor is the one server enforced that had a mode of its own.
+    let status = &mut model.answers.as_mut().expect("answers").status;
+    status.ftpd_modes.clear();
     let text = screen(&model, 80, 24);
     assert!(text.contains("  monitor  "), "{text}");
     assert!(text.contains(" Would be refused/s, most 209 "), "{text}");

@@ -11,7 +11,7 @@ use ratatui::{
 };
 
 use super::model::{Answers, Model};
-use crate::status::duration;
+use crate::status::{Effect, duration};
 
 /// The least in which everything has its place.
 const LEAST: (u16, u16) = (60, 16);
@@ -57,13 +57,12 @@ fn draw_head(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         frame.render_widget(Paragraph::new("waiting for the guard"), area);
         return;
     };
-    let is_lenient = status.effective_mode() == "monitor";
-    let (mode, colour) = if status.mode != status.effective_mode() {
-        ("NOT ENFORCED", Color::Red)
-    } else if is_lenient {
-        (status.mode.as_str(), Color::Yellow)
-    } else {
-        (status.mode.as_str(), Color::Green)
+    let effect = status.effect();
+    let (mode, colour) = match effect {
+        Effect::Nowhere if status.is_refused() => ("NOT ENFORCED", Color::Red),
+        Effect::Nowhere => ("monitor", Color::Yellow),
+        Effect::Partly => ("enforce in part", Color::Yellow),
+        Effect::Everywhere => ("enforce", Color::Green),
     };
     let (total, per_second) = model.refusals();
     let interfaces: Vec<String> = status
@@ -74,7 +73,7 @@ fn draw_head(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let text = vec![
         Line::from(vec![
             Span::from(format!("ftpguard {}  ", status.version)).bold(),
-            Span::styled(mode.to_owned(), Style::new().fg(colour).bold()),
+            Span::styled(mode, Style::new().fg(colour).bold()),
             Span::from(format!(
                 "  {} tracking  up {}  on {}",
                 status.tracking,
@@ -88,18 +87,18 @@ fn draw_head(frame: &mut Frame<'_>, model: &Model, area: Rect) {
             status.pinholes,
             status.totals.pinholes_made,
             status.totals.pinholes_used,
-            refused_word(is_lenient),
+            refused_word(effect),
             per_second_text(per_second)
         )),
     ];
     frame.render_widget(Paragraph::new(text), area);
 }
 
-const fn refused_word(monitor: bool) -> &'static str {
-    if monitor {
-        "would be refused"
-    } else {
-        "refused"
+const fn refused_word(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Everywhere => "refused",
+        Effect::Partly => "refused or would be",
+        Effect::Nowhere => "would be refused",
     }
 }
 
@@ -112,19 +111,19 @@ fn per_second_text(rate: f64) -> String {
 }
 
 fn draw_refusals(frame: &mut Frame<'_>, model: &Model, area: Rect) {
-    let monitor = model
+    let effect = model
         .answers
         .as_ref()
-        .is_some_and(|answers| answers.status.effective_mode() == "monitor");
+        .map_or(Effect::Everywhere, |answers| answers.status.effect());
     let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(46)])
         .spacing(1)
         .areas(area);
     let most = model.history.iter().max().copied().unwrap_or(0);
-    let title = if monitor {
-        // Shorter, to be whole in a window of 80 columns.
-        format!("Would be refused/s, most {most}")
-    } else {
-        format!("Refused per second, most {most}")
+    // Short, to be whole in a window of 80 columns.
+    let title = match effect {
+        Effect::Everywhere => format!("Refused per second, most {most}"),
+        Effect::Partly => format!("Refused or would be/s, most {most}"),
+        Effect::Nowhere => format!("Would be refused/s, most {most}"),
     };
     // The newest second stands at the right edge.
     let width = usize::from(left.width);

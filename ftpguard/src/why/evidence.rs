@@ -19,7 +19,8 @@ use crate::{config::ExceptionRule, status::Count};
 pub struct Evidence {
     /// Seconds since it began.
     pub since: u64,
-    /// How often, by reason. These counts are complete.
+    /// How often, by reason. These counts are complete, unless some FTP servers are enforced: then
+    /// only what was told one by one is counted.
     pub reasons: Vec<Count>,
     /// By reason and address, the most frequent first. In a flood not every denial is told one
     /// by one, so these counts may be too low.

@@ -1,16 +1,15 @@
 //! The loaded programs, with maps as a running ftpd would leave them.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
-use ftpguard::kernel::{Destination, Kernel, Maps, Pins, Settings};
+use ftpguard::kernel::{Destination, FtpdPorts, Kernel, Maps, Pins, Settings};
 use ftpguard_common::{
     abi::{
         Active, Admission, Barred, Endpoint, Listener, MAX_SESSIONS, Mode, Origin, Peer, Pinhole,
-        PinholeKey, Policy, Session, SessionKey, Tracking,
+        PinholeKey, Policy, Refusal, Session, SessionKey, Tracking,
     },
     net::{Address, Port},
 };
-use nix::time::{ClockId, clock_gettime};
 
 pub(crate) const SERVER: &str = "192.0.2.1";
 pub(crate) const CLIENT: &str = "198.51.100.7";
@@ -33,10 +32,15 @@ pub(crate) const UNKNOWN: u16 = 30_004;
 /// Loads the programs, with or without the bounce shield (rule O11), and fills their maps.
 pub(crate) fn load(mode: Mode, bounce_shield: bool) -> Kernel {
     let mut kernel = Kernel::load(&settings(mode, bounce_shield)).unwrap();
+    fill(&mut kernel);
+    kernel
+}
+
+/// Fills the maps as a running ftpd would.
+pub(crate) fn fill(kernel: &mut Kernel) {
     for (server, client) in [(SERVER, CLIENT), (SERVER6, CLIENT6)] {
         open(&mut kernel.maps, address(server), address(client));
     }
-    kernel
 }
 
 /// What the programs are told before they run.
@@ -59,10 +63,13 @@ pub(crate) fn settings(mode: Mode, bounce_shield: bool) -> Settings {
             without_daemon: 0,
             sessions_per_client: 64,
             wake: 0,
-            pad: 0,
+            refused: 0,
         },
-        control_ports: vec![21],
-        passive_ports: vec![30_000..=30_999],
+        ftpds: vec![FtpdPorts {
+            control: vec![21],
+            passive: vec![30_000..=30_999],
+            mode: None,
+        }],
         data_source_ports: vec![20],
         exceptions: vec![Destination {
             address: address("203.0.113.192"),
@@ -114,16 +121,22 @@ fn open(maps: &mut Maps, server: Address, client: Address) {
     let wildcard = |port| Endpoint::new(Address::WILDCARD, Port::new(port));
     listen(maps, wildcard(FOREIGN), 0, Admission::Pinhole);
     listen(maps, wildcard(UNKNOWN), 21, Admission::ControlPeer);
+    bar(maps, client, 7070, 21);
+}
+
+/// A connect() of the ftpd with this control port was refused just now.
+pub(crate) fn bar(maps: &mut Maps, address: Address, port: u16, control_port: u16) {
     let barred = Barred {
-        address: client,
-        port: Port::new(7070),
+        address,
+        port: Port::new(port),
         pad: 0,
     };
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
-    let now = Duration::from(now);
-    maps.barred
-        .insert(barred, u64::try_from(now.as_nanos()).unwrap(), 0)
-        .unwrap();
+    let refusal = Refusal {
+        at: ftpguard::clock::monotonic_ns(),
+        control_port: Port::new(control_port),
+        pad: [0; 3],
+    };
+    maps.barred.insert(barred, refusal, 0).unwrap();
 }
 
 /// Writes a listener, and the hint that there is one.

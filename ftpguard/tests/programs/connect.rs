@@ -110,6 +110,30 @@ fn named_exceptions_are_allowed_and_nothing_else_o3_o7() {
     bed.check("127.0.0.8", OTHER, Some(Reason::ConnectToStranger));
 }
 
+/// The FTP server that calls has the mode, and not the host that is called.
+#[test]
+fn m1_a_watched_ftpd_may_connect() {
+    let room = Room::enter();
+    let mut bed = Bed::new(&room);
+    bed.serve("127.0.0.9");
+    let stranger = Some(Reason::ConnectToStranger);
+    bed.check("127.0.0.8", OTHER, stranger);
+    let settings = |own| {
+        let mut settings = settings(Mode::Enforce, false);
+        settings.ftpds[0].mode = own;
+        settings
+    };
+    bed.kernel
+        .change(&settings(None), &settings(Some(Mode::Monitor)))
+        .unwrap();
+    bed.call("127.0.0.8", OTHER, stranger, false);
+    bed.call("127.0.0.9", 25, Some(Reason::ConnectToLowPort), false);
+    bed.kernel
+        .change(&settings(Some(Mode::Monitor)), &settings(None))
+        .unwrap();
+    bed.check("127.0.0.8", OTHER, stranger);
+}
+
 /// The loaded programs, attached to the room.
 struct Bed {
     kernel: Kernel,
@@ -184,12 +208,17 @@ impl Bed {
 
     /// A call is decided so, and counted once: it fails with EPERM at once, or it does not.
     fn check(&self, host: &str, port: u16, reason: Option<Reason>) {
+        let denied = reason.is_some_and(|reason| reason.verdict() == Verdict::Deny);
+        self.call(host, port, reason, denied);
+    }
+
+    /// A call is decided so, and counted once; it fails with EPERM at once where it is `denied`.
+    fn call(&self, host: &str, port: u16, reason: Option<Reason>, denied: bool) {
         let before = self.counts();
         let target = SocketAddr::new(host.parse().unwrap(), port);
         // Nobody listens there; what it comes to is another error.
         let refused = TcpStream::connect_timeout(&target, Duration::from_millis(50))
             .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
-        let denied = reason.is_some_and(|reason| reason.verdict() == Verdict::Deny);
         assert_eq!(refused, denied, "{target}: {reason:?}");
         let mut expected = before;
         if let Some(reason) = reason {

@@ -10,6 +10,7 @@ mod events;
 mod frames;
 mod heartbeat;
 mod model;
+mod modes;
 mod pinholes;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};

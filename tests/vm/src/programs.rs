@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use ftpguard::{
-    kernel::{self, Attached, EgressHook, IngressHook, Kernel, Settings, XdpChoice},
+    kernel::{self, Attached, EgressHook, FtpdPorts, IngressHook, Kernel, Settings, XdpChoice},
     preflight,
 };
 use ftpguard_common::abi::{self, Active, Mode, Policy, Tracking};
@@ -32,10 +32,13 @@ pub(crate) fn check() -> Result<()> {
                 without_daemon: 0,
                 sessions_per_client: 64,
                 wake: 0,
-                pad: 0,
+                refused: 0,
             },
-            control_ports: vec![21],
-            passive_ports: vec![50_000..=50_031],
+            ftpds: vec![FtpdPorts {
+                control: vec![21],
+                passive: vec![50_000..=50_031],
+                mode: None,
+            }],
             data_source_ports: vec![20],
             exceptions: Vec::new(),
             bounce_shield: false,

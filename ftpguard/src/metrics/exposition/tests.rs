@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::{
     state::Tally,
-    status::{Endurance, Hooks},
+    status::{Endurance, FtpdMode, Hooks},
 };
 
 /// A guard with something of everything.
@@ -23,6 +23,11 @@ pub(crate) fn sample() -> Status {
         version: "0.1.0".to_owned(),
         pid: 1,
         mode: "enforce".to_owned(),
+        ftpd_modes: vec![FtpdMode {
+            name: "public".to_owned(),
+            control_ports: vec![21],
+            mode: "enforce".to_owned(),
+        }],
         tracking: "socket".to_owned(),
         active: "client".to_owned(),
         kernel: "6.18.44".to_owned(),
@@ -88,6 +93,8 @@ fn every_figure_is_in_its_place() {
         r#"ftpguard_mode{mode="enforce"} 1"#,
         r#"ftpguard_table_capacity{table="listeners"} 32768"#,
         r#"ftpguard_mode{mode="monitor"} 0"#,
+        r#"ftpguard_ftpd_mode{ftpd="public",mode="enforce"} 1"#,
+        r#"ftpguard_ftpd_mode{ftpd="public",mode="monitor"} 0"#,
         "ftpguard_enforcement_refused 0",
         "ftpguard_unguarded_interfaces 0",
         r#"ftpguard_hook_attached{interface="we\"ird",direction="ingress",hook="xdp-native"} 1"#,
@@ -116,6 +123,8 @@ fn i8_what_is_not_enforced_is_not_told_as_enforced() {
     for line in [
         r#"ftpguard_mode{mode="enforce"} 0"#,
         r#"ftpguard_mode{mode="monitor"} 1"#,
+        r#"ftpguard_ftpd_mode{ftpd="public",mode="enforce"} 0"#,
+        r#"ftpguard_ftpd_mode{ftpd="public",mode="monitor"} 1"#,
         "ftpguard_enforcement_refused 1",
     ] {
         assert!(text.lines().any(|other| other == line), "{line}\n{text}");
