@@ -46,6 +46,12 @@ ftpguard's configuration, as `ftpguard doctor` proposes it for the FTP servers t
 monitor mode everything passes, and what would be refused is reported; set the mode to \"enforce\"
 when `ftpguard mode` shows that no honest transfer would be refused.";
 
+/// The same where the former file enforces.
+const HEADING_ENFORCED: &str = "\
+ftpguard's configuration, as `ftpguard doctor` proposes it for the FTP servers that it found. Those
+that the former file did not name are watched only; take their `mode` out when `ftpguard mode` shows
+that no honest transfer would be refused.";
+
 /// Looks at host and FTP servers, and says what it found.
 pub fn doctor(args: &DoctorArgs) -> Result<()> {
     let mut report = Report::default();
@@ -66,7 +72,9 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
     };
     let found =
         processes::find(&config.control_ports()).context("looking at processes in /proc")?;
-    let proposal = propose(&config, &found);
+    let enforced = config.mode == ModeArg::Enforce && args.given.file().exists();
+    let former = if enforced { &config.ftpd } else { &[][..] };
+    let proposal = propose(&config, former, &found);
     let guarded = proposal.as_ref().map_or(&config, |known| &known.config);
     host::look(&mut report, &config, guarded);
     report.servers = found.iter().map(FoundServer::of).collect();
@@ -86,7 +94,10 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
                 server.findings.push(finding);
             }
         }
-        let text = config.render(HEADING)?;
+        let text = config.render(match config.mode {
+            ModeArg::Monitor => HEADING,
+            ModeArg::Enforce => HEADING_ENFORCED,
+        })?;
         if args.write {
             write(&file, &text, args.force)?;
             report.written = Some(file.display().to_string());
@@ -123,7 +134,9 @@ struct Proposal {
 }
 
 /// The configuration with the FTP servers that were found; `None` where there are none.
-fn propose(config: &Config, found: &[Found]) -> Option<Proposal> {
+///
+/// They are watched only, but for those that are enforced already: `enforced` (rule M3).
+fn propose(config: &Config, enforced: &[Ftpd], found: &[Found]) -> Option<Proposal> {
     let mut ftpd: Vec<Ftpd> = Vec::new();
     let mut places = Vec::new();
     for (place, server) in found.iter().enumerate() {
@@ -145,11 +158,20 @@ fn propose(config: &Config, found: &[Found]) -> Option<Proposal> {
         ]
         .into_iter()
         .find(|name| ftpd.iter().all(|known| known.name != *name))?;
+        let known = enforced.iter().find(|known| {
+            known
+                .control_ports
+                .iter()
+                .any(|port| control_ports.contains(port))
+        });
         ftpd.push(Ftpd {
             name,
             control_ports,
             passive_ports: server.said.passive_ports.into_iter().collect(),
-            mode: None,
+            mode: match known {
+                Some(known) => known.mode,
+                None => (!enforced.is_empty()).then_some(ModeArg::Monitor),
+            },
         });
         places.push(place);
     }
@@ -165,12 +187,23 @@ fn propose(config: &Config, found: &[Found]) -> Option<Proposal> {
             .filter(|port| *port != 0),
     );
     let mut proposal = Config {
-        mode: ModeArg::Monitor,
+        mode: if enforced.is_empty() {
+            ModeArg::Monitor
+        } else {
+            ModeArg::Enforce
+        },
         ftpd,
         data_source_ports: sources,
         ..config.clone()
     };
-    proposal.check().ok()?;
+    if proposal.check().is_err() {
+        // A new one shares its range with one that is enforced: then all are to be watched.
+        return if enforced.is_empty() {
+            None
+        } else {
+            propose(config, &[], found)
+        };
+    }
     Some(Proposal {
         config: proposal,
         left_out,

@@ -28,7 +28,7 @@ fn every_server_found_is_proposed_once() {
     let Proposal {
         config: proposal,
         left_out,
-    } = propose(&Config::default(), &servers).expect("a proposal");
+    } = propose(&Config::default(), &[], &servers).expect("a proposal");
     assert_eq!(proposal.mode, ModeArg::Monitor);
     let names: Vec<&str> = proposal
         .ftpd
@@ -39,7 +39,27 @@ fn every_server_found_is_proposed_once() {
     assert_eq!(proposal.control_ports(), [21, 990, 2121]);
     assert_eq!(proposal.passive_ports().len(), 2);
     assert_eq!(left_out, []);
-    assert!(propose(&Config::default(), &[]).is_none());
+    assert!(propose(&Config::default(), &[], &[]).is_none());
+}
+
+/// M3: a server that was never seen before is watched first, and takes nothing from the others.
+#[test]
+fn m3_a_server_that_is_new_is_watched_first() {
+    let config = Config::default();
+    let servers = [
+        found("vsftpd", &[21], Some("50000-50099")),
+        found("proftpd", &[2121], Some("51000-51099")),
+    ];
+    let Proposal { config, .. } = propose(&config, &config.ftpd, &servers).expect("a proposal");
+    let modes: Vec<ModeArg> = config.modes().map(|(_, mode)| mode).collect();
+    assert_eq!(modes, [ModeArg::Enforce, ModeArg::Monitor]);
+    // And where the ranges leave no choice, all are.
+    let servers = [
+        found("vsftpd", &[21], Some("50000-50099")),
+        found("proftpd", &[2121], Some("50050-51099")),
+    ];
+    let Proposal { config, .. } = propose(&config, &config.ftpd, &servers).expect("a proposal");
+    assert!(!config.enforces());
 }
 
 #[test]
@@ -52,7 +72,7 @@ fn what_cannot_be_declared_is_not_proposed() {
     let Proposal {
         config: proposal,
         left_out,
-    } = propose(&Config::default(), &servers).expect("a proposal");
+    } = propose(&Config::default(), &[], &servers).expect("a proposal");
     assert_eq!(proposal.control_ports(), [21, 2121]);
     assert!(proposal.passive_ports().is_empty());
     let [(0, finding)] = left_out.as_slice() else {
@@ -76,7 +96,7 @@ fn an_impossible_range_takes_no_other_ones_range_away() {
     let Proposal {
         config: proposal,
         left_out,
-    } = propose(&Config::default(), &servers).expect("a proposal");
+    } = propose(&Config::default(), &[], &servers).expect("a proposal");
     let ranges: Vec<String> = proposal
         .passive_ports()
         .iter()
@@ -100,7 +120,7 @@ fn no_name_keeps_a_proposal_from_being_made() {
         found("pure-ftpd", &[2121], None),
         found("pure-ftpd\u{1b}[2J\nmode = 1", &[2123], None),
     ];
-    let Proposal { config, .. } = propose(&Config::default(), &servers).expect("a proposal");
+    let Proposal { config, .. } = propose(&Config::default(), &[], &servers).expect("a proposal");
     let names: Vec<&str> = config.ftpd.iter().map(|ftpd| ftpd.name.as_str()).collect();
     assert_eq!(
         names,
