@@ -367,6 +367,22 @@ pub struct Exception {
     pub address: Address,
 }
 
+/// In which relaxations an address takes part (rule I7), one bit for each: the value of an LPM
+/// trie of networks. Each network's value holds that of the wider ones around it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Relaxed {
+    /// Data connections may come from it.
+    pub source: u64,
+    /// They may be for its sessions.
+    pub client: u64,
+}
+
+/// How many relaxations there are room for.
+pub const MAX_RELAXATIONS: u32 = u64::BITS;
+/// How many networks they may name together.
+pub const MAX_RELAXED: u32 = 1_024;
+
 /// Bits of an [`Exception`] that come before the address.
 pub const EXCEPTION_PORT_BITS: u32 = 32;
 
@@ -424,6 +440,10 @@ pub struct Policy {
     /// Not 0 where no denial takes effect, whatever the modes are: the clients' addresses are
     /// hidden (rule I8).
     pub refused: u32,
+    /// Not 0 where the `RELAXED` map holds anything (rule I7).
+    pub relaxed: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 impl Policy {
@@ -535,7 +555,8 @@ const _: () = {
     assert!(size_of::<Exception>() == 20);
     assert!(size_of::<Barred>() == 20);
     assert!(size_of::<Refusal>() == 16);
-    assert!(size_of::<Policy>() == 56);
+    assert!(size_of::<Policy>() == 64);
+    assert!(size_of::<Relaxed>() == 16);
     assert!(size_of::<KernelOffsets>() == 48);
     // A per-CPU array of counters stays within one page for each CPU.
     assert!(COUNTER_COUNT <= 512);
@@ -545,7 +566,7 @@ const _: () = {
 /// mean something else, then the size of each type. Daemons whose layouts differ do not touch
 /// each other's maps.
 #[expect(clippy::cast_possible_truncation, reason = "sizes of small types")]
-pub const LAYOUT: [u32; 19] = [
+pub const LAYOUT: [u32; 20] = [
     3,
     OBSERVER_SLOTS,
     ADDRESS_SLOTS,
@@ -563,6 +584,7 @@ pub const LAYOUT: [u32; 19] = [
     size_of::<Barred>() as u32,
     size_of::<Refusal>() as u32,
     size_of::<Policy>() as u32,
+    size_of::<Relaxed>() as u32,
     size_of::<EventBudget>() as u32,
     size_of::<Told>() as u32,
 ];

@@ -3,7 +3,7 @@
 use crate::{
     abi::{
         Advice, Barred, Endpoint, Exception, KernelOffsets, Listener, Peer, Pinhole, PinholeKey,
-        Policy, Process, Refusal, Serving, Session, SessionKey,
+        Policy, Process, Refusal, Relaxed, Serving, Session, SessionKey,
     },
     event::{EventBudget, Told},
     net::Address,
@@ -38,6 +38,7 @@ pod!(
     Policy,
     Process,
     Refusal,
+    Relaxed,
     Serving,
     Session,
     SessionKey,

@@ -104,6 +104,9 @@ reasons! {
     ControlPort: Pass, "control-port", "SYN to a control port";
     /// The client holds a pinhole for this address and port (rule I2).
     Pinhole: Pass, "pinhole", "SYN through a pinhole";
+    /// The client's listener has a pinhole for another client, and a relaxation names both (rule
+    /// I7).
+    Relaxation: Pass, "relaxation", "SYN through another client's pinhole, as a configured relaxation allows";
     /// A listener in the declared range that belongs to other software (rule I4).
     ForeignListener: Pass, "foreign-listener", "SYN to a listener in the range that is not the ftpd's";
     /// The listener's session is not known, and the client holds a control connection (rule P4).
@@ -249,6 +252,7 @@ impl Reason {
             Self::PortNotGuarded
             | Self::ControlPort
             | Self::Pinhole
+            | Self::Relaxation
             | Self::ForeignListener
             | Self::ControlPeer
             | Self::FailedOpen

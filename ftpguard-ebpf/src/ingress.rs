@@ -18,6 +18,7 @@ use crate::{
         ADDRESS_AT, ADDRESSES, ANY_ELSEWHERE, ELSEWHERE, GATES, HEARTBEAT, LISTENERS, PINHOLES,
     },
     peers::is_peer,
+    relaxation,
     report::{Ends, mode_for, now, policy, settle, word_of},
 };
 
@@ -208,7 +209,7 @@ fn decide(ends: &Ends) -> (Reason, u64) {
     // address and this port of the range is unused. In a monitored range an enforced ftpd may
     // listen.
     let is_open = word & (port_word::FOREIGN | port_word::LENIENT | port_word::MONITORED) != 0;
-    if declared && !is_open && is_ours(ends.local) {
+    if declared && !is_open && is_ours(ends.local) && !relaxation::is_any() {
         return (Reason::NoPinhole, word);
     }
     match find_listener(ends.local, port) {
@@ -226,6 +227,9 @@ fn decide(ends: &Ends) -> (Reason, u64) {
 fn without_pinhole(listener: &Listener, client: Address) -> Reason {
     if listener.control_port == Port::NONE {
         return Reason::ForeignListener;
+    }
+    if relaxation::admits(listener, client) {
+        return Reason::Relaxation;
     }
     if listener.is_strict() {
         return Reason::NoPinhole;
@@ -298,7 +302,7 @@ fn has_pinhole(ends: &Ends) -> bool {
 /// The listener that a SYN to this address and port would meet: one bound to the address wins
 /// over one bound to the wildcard, as in `inet_lookup_listener()`.
 #[inline(always)]
-fn find_listener(address: Address, port: Port) -> Option<&'static Listener> {
+pub(crate) fn find_listener(address: Address, port: Port) -> Option<&'static Listener> {
     // SAFETY: the entry is read at once; if it is replaced meanwhile, old and new are both
     // answers that were true during this packet.
     unsafe { LISTENERS.get(&Endpoint::new(address, port)) }

@@ -43,6 +43,7 @@ mod lookup;
 mod maps;
 mod observer;
 mod peers;
+mod relaxation;
 mod report;
 mod watch;
 

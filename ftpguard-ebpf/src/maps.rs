@@ -8,9 +8,9 @@ use ftpguard_common::{
     abi::{
         ADDRESS_SLOTS, Advice, Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener,
         MAX_ADDRESSES, MAX_BARRED, MAX_ELSEWHERE, MAX_EXCEPTIONS, MAX_FORMER_LISTENERS, MAX_GATES,
-        MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES, MAX_PROCESSES, MAX_SERVING, MAX_SESSIONS,
-        OBSERVER_SLOTS, Peer, Pinhole, PinholeKey, Policy, Process, Refusal, Serving, Session,
-        SessionKey,
+        MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES, MAX_PROCESSES, MAX_RELAXED, MAX_SERVING,
+        MAX_SESSIONS, OBSERVER_SLOTS, Peer, Pinhole, PinholeKey, Policy, Process, Refusal, Relaxed,
+        Serving, Session, SessionKey,
     },
     event::{ControlHeader, EventBudget, MAX_CAPTURE, SOURCES, Told},
     net::Address,
@@ -125,6 +125,12 @@ pub(crate) static OBSERVERS: ProgramArray = ProgramArray::with_max_entries(OBSER
 #[map]
 pub(crate) static EXCEPTIONS: LpmTrie<Exception, u32> =
     LpmTrie::with_max_entries(MAX_EXCEPTIONS, BPF_F_NO_PREALLOC);
+
+/// Networks from which data connections for other clients may come, and whose those clients are
+/// (rule I7). Written by the daemon; read for SYNs that would be denied.
+#[map]
+pub(crate) static RELAXED: LpmTrie<Address, Relaxed> =
+    LpmTrie::with_max_entries(MAX_RELAXED, BPF_F_NO_PREALLOC);
 
 /// Refused connect() calls whose SYN may still leave. Written by the
 /// socket observer, read by the egress guard. Full: the oldest is forgotten.

@@ -214,6 +214,21 @@ impl Config {
             .flat_map(|rule| rule.connect_to.iter().copied())
     }
 
+    /// Who may open data connections for whom.
+    pub fn relaxations(&self) -> impl Iterator<Item = crate::kernel::Relaxation> {
+        self.exception
+            .iter()
+            .filter(|rule| !rule.data_from.is_empty())
+            .map(|rule| crate::kernel::Relaxation {
+                clients: if rule.clients.is_empty() {
+                    rule.data_from.clone()
+                } else {
+                    rule.clients.clone()
+                },
+                data_from: rule.data_from.clone(),
+            })
+    }
+
     /// The folder given as `cgroup`, if one is.
     #[must_use]
     pub fn cgroup(&self) -> Option<&std::path::Path> {

@@ -12,7 +12,7 @@ use std::{
 use ftpguard_common::net::Address;
 use serde::{Serialize, Serializer};
 
-use crate::kernel::Destination;
+use crate::kernel::{Destination, Network};
 
 /// What somebody else wrote, on one line and without anything that a terminal would obey.
 #[must_use]
@@ -113,6 +113,16 @@ impl Serialize for Destination {
     }
 }
 
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Destination {
+            address: self.address,
+            prefix: self.prefix,
+            port: None,
+        })
+    }
+}
+
 /// As [`parse_destination`] reads it.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -176,6 +186,21 @@ pub fn parse_destination(text: &str) -> Result<Destination, String> {
         prefix: skipped + length,
         port: port.map(parse_port).transpose()?,
     })
+}
+
+/// Parses `ADDR` or `ADDR/LEN`.
+pub fn parse_network(text: &str) -> Result<Network, String> {
+    let Destination {
+        address,
+        prefix,
+        port,
+    } = parse_destination(text)?;
+    match port {
+        None => Ok(Network { address, prefix }),
+        Some(port) => Err(format!(
+            "{text:?} names the port {port}; data connections come from any port, write ADDR[/LEN]"
+        )),
+    }
 }
 
 /// The address at the start of the text, and what follows it.

@@ -38,6 +38,7 @@ mod pinholes;
 mod proxy;
 mod quick_start;
 mod refusals;
+mod relaxation;
 mod service;
 mod settings;
 mod stage;

@@ -18,8 +18,9 @@ use super::{
     serving,
 };
 use crate::{
-    ingress::remember,
+    ingress::{find_listener, remember},
     maps::{FORMER_LISTENERS, LISTENERS, PINHOLES, PORTS, PROCESSES, SESSIONS},
+    relaxation,
     report::{Ends, emit, emit_pinhole, emit_urgent, event, note, now, pinhole_event, policy},
 };
 
@@ -168,7 +169,30 @@ fn is_guarded_process() -> bool {
 /// softirq.
 #[inline(always)]
 pub(crate) fn accepted(key: &PinholeKey, client_port: Port) -> Option<()> {
-    let pinhole = PINHOLES.get_ptr_mut(key)?;
+    let Some(pinhole) = PINHOLES.get_ptr_mut(key) else {
+        return accepted_relaxed(key, client_port);
+    };
+    used(key, pinhole, client_port);
+    Some(())
+}
+
+/// The same for a client that may use another one's pinhole (rule I7).
+#[inline(always)]
+fn accepted_relaxed(key: &PinholeKey, client_port: Port) -> Option<()> {
+    if !relaxation::is_any() {
+        return None;
+    }
+    let listener = find_listener(key.server, key.port)?;
+    if !relaxation::admits(listener, key.client) {
+        return None;
+    }
+    let key = listener.pinhole;
+    used(&key, PINHOLES.get_ptr_mut(&key)?, client_port);
+    Some(())
+}
+
+#[inline(always)]
+fn used(key: &PinholeKey, pinhole: *mut Pinhole, client_port: Port) {
     // SAFETY: the entry stays valid for the time of this program.
     let copy = unsafe { *pinhole };
     if !use_once(pinhole) {
@@ -182,7 +206,6 @@ pub(crate) fn accepted(key: &PinholeKey, client_port: Port) -> Option<()> {
         &copy,
         client_port,
     ));
-    Some(())
 }
 
 /// Takes one use off a pinhole; false where none is left. Atomic: several handshakes may be

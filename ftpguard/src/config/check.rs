@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use ftpguard_common::abi::MAX_EXCEPTIONS;
+use ftpguard_common::abi::{MAX_EXCEPTIONS, MAX_RELAXATIONS, MAX_RELAXED};
 
 use nix::unistd::Group;
 
@@ -164,6 +164,8 @@ impl Config {
     fn check_exceptions(&self) -> Result<(), Problem> {
         let mut names = HashSet::new();
         let mut count = 0;
+        let mut relaxations = 0;
+        let mut networks = 0;
         for (place, rule) in self.exception.iter().enumerate() {
             let at = |key| [Step::key("exception"), Step::Place(place), Step::key(key)];
             if !names.insert(rule.name.as_str()) {
@@ -175,10 +177,18 @@ impl Config {
                     ),
                 ));
             }
-            if rule.connect_to.is_empty() {
+            if rule.data_from.is_empty() && !rule.clients.is_empty() {
+                return Err(Problem::new(
+                    at("clients"),
+                    "clients without data_from; name where their data connections may come from"
+                        .to_owned(),
+                ));
+            }
+            if rule.connect_to.is_empty() && rule.data_from.is_empty() {
                 return Err(Problem::new(
                     at("connect_to"),
-                    "no destination; name one, as in [\"192.0.2.10:389\"], or drop the table"
+                    "no destination; name one, as in [\"192.0.2.10:389\"], or data_from, or drop \
+                     the table"
                         .to_owned(),
                 ));
             }
@@ -187,6 +197,19 @@ impl Config {
                 return Err(Problem::new(
                     at("connect_to"),
                     format!("more than {MAX_EXCEPTIONS} destinations; join them to networks"),
+                ));
+            }
+            if !rule.data_from.is_empty() {
+                relaxations += 1;
+                networks += rule.data_from.len() + rule.clients.len();
+            }
+            if relaxations > MAX_RELAXATIONS || networks > MAX_RELAXED as usize {
+                return Err(Problem::new(
+                    at("data_from"),
+                    format!(
+                        "more than {MAX_RELAXATIONS} tables with data_from, or more than \
+                         {MAX_RELAXED} networks in them; join them"
+                    ),
                 ));
             }
         }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ModeArg;
 use crate::{
-    kernel::Destination,
+    kernel::{Destination, Network},
     values::{PortRange, one_or_many},
 };
 
@@ -39,13 +39,24 @@ impl Default for Ftpd {
     }
 }
 
-/// Destinations that an FTP server may connect to although they are no clients (rules O3, O7).
+/// Destinations that an FTP server may connect to although they are no clients (rules O3, O7), and
+/// addresses that may open data connections for clients with other addresses (rule I7).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExceptionRule {
     /// What it is called in messages.
     pub name: String,
     /// Addresses, networks and ports.
-    #[serde(deserialize_with = "one_or_many::destinations")]
+    #[serde(default, deserialize_with = "one_or_many::destinations")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub connect_to: Vec<Destination>,
+    /// Where data connections of `clients` may come from.
+    #[serde(default, deserialize_with = "one_or_many::networks")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub data_from: Vec<Network>,
+    /// Whose data connections may come from `data_from`; empty: those of clients that are among
+    /// these addresses themselves.
+    #[serde(default, deserialize_with = "one_or_many::networks")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<Network>,
 }

@@ -78,6 +78,8 @@ impl Given {
             config.exception.push(ExceptionRule {
                 name: COMMAND_LINE.to_owned(),
                 connect_to: self.allow_connect.clone(),
+                data_from: Vec::new(),
+                clients: Vec::new(),
             });
         }
         Ok(())

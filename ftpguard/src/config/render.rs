@@ -47,13 +47,20 @@ The FTP servers of this host, one table for each. The keys above hold for all of
 /// What is said about `[[exception]]`.
 const EXCEPTION: &str = "\
 Whom the FTP servers may connect to although they are no clients: directory, database and name
-servers, partners of server-to-server transfers (FXP). One table for each.
+servers, partners of server-to-server transfers (FXP). And who may open data connections for
+clients that have another address: the exits of a NAT, the same partners. One table for each.
   name        what it is called in messages
   connect_to  ADDRESS[/LENGTH][:PORT]; an IPv6 address before a port in brackets
+  data_from   ADDRESS[/LENGTH]: where data connections may come from
+  clients     ADDRESS[/LENGTH]: whose; not named: of clients that are in data_from themselves
 
 [[exception]]
 name = \"directory\"
-connect_to = [\"192.0.2.10:389\", \"[2001:db8::10]:389\"]";
+connect_to = [\"192.0.2.10:389\", \"[2001:db8::10]:389\"]
+
+[[exception]]
+name = \"exits of a NAT\"
+data_from = [\"198.51.100.0/28\"]";
 
 fn render_ftpd(text: &mut String, ftpd: &Ftpd) -> Result<(), toml::ser::Error> {
     let values = toml::Table::try_from(ftpd)?;

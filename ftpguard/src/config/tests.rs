@@ -97,6 +97,10 @@ fn what_is_rendered_reads_back_the_same() {
             connect_to: ["192.0.2.0/24:389", "[2001:db8::1]:53", "192.0.2.9"]
                 .map(|text| crate::values::parse_destination(text).expect(text))
                 .to_vec(),
+            data_from: ["198.51.100.0/28", "2001:db8::/64"]
+                .map(|text| crate::values::parse_network(text).expect(text))
+                .to_vec(),
+            clients: vec![crate::values::parse_network("::/0").expect("a network")],
         }],
         ..shipped()
     };
@@ -173,7 +177,7 @@ fn every_mistake_has_its_line_and_column() {
             (4, 19),
             "2121",
         ),
-        ("[[exception]]\nname = \"x\"", (1, 1), "connect_to"),
+        ("[[exception]]\nname = \"x\"", (1, 1), "no destination"),
         (
             "[[exception]]\nname = \"x\"\nconnect_to = []",
             (3, 14),
@@ -287,5 +291,30 @@ fn m1_an_ftpd_may_have_a_mode_of_its_own() {
             .to_string()
             .contains("\"one\" and \"two\" share passive ports"),
         "{wrong}"
+    );
+}
+
+/// I7: who may open data connections for whom is named; where nobody is, the clients are those that
+/// may.
+#[test]
+fn i7_a_relaxation_names_both_sides_or_one() {
+    let read = config(
+        "[[exception]]\nname = \"nat\"\ndata_from = \"198.51.100.0/28\"\n\
+         [[exception]]\nname = \"fxp\"\ndata_from = \"192.0.2.9\"\nclients = [\"10.0.0.0/8\"]\n\
+         [[exception]]\nname = \"ldap\"\nconnect_to = \"192.0.2.1:389\"\n",
+    )
+    .expect("valid");
+    let network = |text| crate::values::parse_network(text).expect(text);
+    let all: Vec<_> = read
+        .relaxations()
+        .map(|one| (one.clients, one.data_from))
+        .collect();
+    let nat = network("198.51.100.0/28");
+    assert_eq!(
+        all,
+        [
+            (vec![nat], vec![nat]),
+            (vec![network("10.0.0.0/8")], vec![network("192.0.2.9")]),
+        ]
     );
 }

@@ -26,6 +26,7 @@ pub(crate) fn settings(config: &Config, host: &Host, pins: Pins) -> Settings {
         ftpds: config.ftpd.iter().map(ftpd_ports).collect(),
         data_source_ports: config.data_source_ports.clone(),
         exceptions: config.destinations().collect(),
+        relaxations: config.relaxations().collect(),
         bounce_shield: config.bounce_shield,
         cgroup: host.cgroup.clone(),
         max_sessions: config.max_sessions,
@@ -58,6 +59,8 @@ fn policy(config: &Config) -> Policy {
         sessions_per_client: config.client_sessions,
         wake: u32::from(config.nft_set != NftSet::Off),
         refused: 0,
+        relaxed: config.relaxations().next().is_some().into(),
+        pad: 0,
     }
 }
 

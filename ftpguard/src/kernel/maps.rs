@@ -9,7 +9,7 @@ use aya::{
 use ftpguard_common::{
     abi::{
         Advice, Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process,
-        Refusal, Session, SessionKey, port_word,
+        Refusal, Relaxed, Session, SessionKey, port_word,
     },
     event::EventBudget,
     net::{Address, Port},
@@ -50,6 +50,8 @@ pub struct Maps {
     pub policy: Array<MapData, Policy>,
     /// Destinations that an ftpd may connect to.
     pub exceptions: LpmTrie<MapData, Exception, u32>,
+    /// Who may open data connections for whom.
+    pub relaxed: LpmTrie<MapData, Address, Relaxed>,
     /// When the daemon was last alive: nanoseconds of `CLOCK_MONOTONIC`.
     pub heartbeat: Array<MapData, u64>,
     /// Reasons and incidents, counted for each CPU.
@@ -92,6 +94,7 @@ impl Maps {
             gates: typed(ebpf, "GATES")?,
             policy: typed(ebpf, "POLICY")?,
             exceptions: typed(ebpf, "EXCEPTIONS")?,
+            relaxed: typed(ebpf, "RELAXED")?,
             heartbeat: typed(ebpf, "HEARTBEAT")?,
             counters: typed(ebpf, "COUNTERS")?,
             event_budget: typed(ebpf, "EVENT_BUDGET")?,

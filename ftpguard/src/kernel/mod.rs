@@ -55,7 +55,7 @@ pub use self::{
     maps::{Added, CpuCounters, Maps},
     offline::Orphan,
     ring::Ring,
-    settings::{Destination, FtpdPorts, Settings},
+    settings::{Destination, FtpdPorts, Network, Relaxation, Settings},
 };
 
 /// The loaded kernel side.
@@ -345,7 +345,7 @@ fn step(what: &str) -> Result<(), KernelError> {
 }
 
 /// Every map that outlives a daemon. Those that hold constants belong to one set of programs.
-const MAPS: [&str; 27] = [
+const MAPS: [&str; 28] = [
     "ADDRESSES",
     "ADDRESS_AT",
     "ADVICE",
@@ -370,6 +370,7 @@ const MAPS: [&str; 27] = [
     "POLICY",
     "PORTS",
     "PROCESSES",
+    "RELAXED",
     "SERVING",
     "SESSIONS",
     "TOLD",

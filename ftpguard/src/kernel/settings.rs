@@ -1,10 +1,15 @@
 //! What the kernel side is told.
 
-use std::{collections::HashSet, ops::RangeInclusive, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    ops::RangeInclusive,
+    path::PathBuf,
+};
 
 use aya::maps::lpm_trie::Key;
 use ftpguard_common::{
-    abi::{EXCEPTION_PORT_BITS, Exception, Mode, Policy, port_word},
+    abi::{EXCEPTION_PORT_BITS, Exception, Mode, Policy, Relaxed, port_word},
     net::{Address, Port},
 };
 
@@ -21,6 +26,8 @@ pub struct Settings {
     pub data_source_ports: Vec<u16>,
     /// Destinations that an ftpd may connect to although they are no clients.
     pub exceptions: Vec<Destination>,
+    /// Who may open data connections for whom, although the addresses differ.
+    pub relaxations: Vec<Relaxation>,
     /// Whether other people's ftpds are kept away from this host's ports below 1024 (rule O11).
     pub bounce_shield: bool,
     /// The cgroup v2 folder whose processes are watched; the hierarchy's root for all.
@@ -53,6 +60,24 @@ pub struct Destination {
     pub port: Option<u16>,
 }
 
+/// Data connections for sessions of `clients` may come from `data_from` (rule I7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relaxation {
+    /// Whose sessions.
+    pub clients: Vec<Network>,
+    /// Where their data connections may come from.
+    pub data_from: Vec<Network>,
+}
+
+/// Some addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Network {
+    /// The address, of which `prefix` bits count.
+    pub address: Address,
+    /// How many bits of the address must match, counted in its 16-byte form.
+    pub prefix: u8,
+}
+
 /// Writes the settings. What `before` had and `after` lacks is taken away last, so that nothing
 /// that both allow is refused in between.
 pub(super) fn apply(
@@ -64,6 +89,9 @@ pub(super) fn apply(
         maps.exceptions.insert(&destination.key(), 1, 0)?;
     }
     maps.set_port_roles(&after.port_roles());
+    if before.is_none_or(|before| before.relaxations != after.relaxations) {
+        relax(maps, after)?;
+    }
     maps.policy.set(0, after.policy, 0)?;
     let kept: HashSet<&Destination> = after.exceptions.iter().collect();
     let former = before.map_or(&[][..], |before| &before.exceptions);
@@ -77,6 +105,49 @@ pub(super) fn apply(
         }
     }
     Ok(())
+}
+
+/// Writes the relaxations. None holds while that is done: the bits of one must not meet those of
+/// another.
+fn relax(maps: &mut Maps, after: &Settings) -> Result<(), KernelError> {
+    let policy = Policy {
+        relaxed: 0,
+        ..after.policy
+    };
+    maps.policy.set(0, policy, 0)?;
+    let former: Vec<_> = maps.relaxed.keys().filter_map(Result::ok).collect();
+    for key in former {
+        if let Err(error) = maps.relaxed.remove(&key)
+            && !super::maps::is_absent(&error)
+        {
+            return Err(error.into());
+        }
+    }
+    for (network, relaxed) in relaxed(&after.relaxations) {
+        maps.relaxed.insert(&network.key(), relaxed, 0)?;
+    }
+    Ok(())
+}
+
+/// Each network with the relaxations that hold in it: its own, and those of the networks around it.
+fn relaxed(relaxations: &[Relaxation]) -> BTreeMap<Network, Relaxed> {
+    let bits = |network: &Network, of: fn(&Relaxation) -> &Vec<Network>| {
+        (0..u64::BITS)
+            .zip(relaxations)
+            .filter(|(_, one)| of(one).iter().any(|known| known.contains(network)))
+            .fold(0, |bits, (place, _)| bits | 1 << place)
+    };
+    relaxations
+        .iter()
+        .flat_map(|one| one.clients.iter().chain(&one.data_from))
+        .map(|network| {
+            let relaxed = Relaxed {
+                source: bits(network, |one| &one.data_from),
+                client: bits(network, |one| &one.clients),
+            };
+            (*network, relaxed)
+        })
+        .collect()
 }
 
 /// Writes the settings over those of an earlier daemon, which are not known but for what the maps
@@ -152,6 +223,23 @@ const fn mode_role(mode: Option<Mode>) -> u64 {
     }
 }
 
+impl Network {
+    fn key(&self) -> Key<Address> {
+        Key::new(self.prefix.into(), self.address)
+    }
+
+    /// Whether every address of the other one is in it.
+    fn contains(&self, other: &Self) -> bool {
+        let bits = |network: &Self| match network.address.ip() {
+            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        let unused = u32::from(128_u8.saturating_sub(self.prefix));
+        self.prefix <= other.prefix
+            && (bits(self) ^ bits(other)).checked_shr(unused).unwrap_or(0) == 0
+    }
+}
+
 impl Destination {
     /// The network, with the bits that do not count cleared: two spellings of one network are
     /// one entry.
@@ -189,6 +277,7 @@ mod tests {
                 ftpds: modes.iter().copied().map(ftpd).collect(),
                 data_source_ports: vec![20],
                 exceptions: Vec::new(),
+                relaxations: Vec::new(),
                 bounce_shield: false,
                 cgroup: PathBuf::new(),
                 max_sessions: 1,
@@ -202,5 +291,34 @@ mod tests {
         assert_eq!(shared(&[enforce, enforce]), enforce);
         assert_eq!(shared(&[None, monitor]), monitor);
         assert_eq!(shared(&[enforce, monitor]), monitor);
+    }
+
+    /// I7: the trie gives the longest match only, so that one holds what is around it.
+    #[test]
+    fn i7_a_network_holds_the_relaxations_of_those_around_it() {
+        let network = |text: &str| {
+            let destination = crate::values::parse_destination(text).expect(text);
+            Network {
+                address: destination.address,
+                prefix: destination.prefix,
+            }
+        };
+        let [wide, narrow, host, other] =
+            ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "192.0.2.0/24"].map(network);
+        let relaxation = |clients: &[Network], data_from: &[Network]| Relaxation {
+            clients: clients.to_vec(),
+            data_from: data_from.to_vec(),
+        };
+        let all = relaxed(&[
+            relaxation(&[wide], &[other]),
+            relaxation(&[host], &[narrow]),
+            relaxation(&[network("::/0")], &[network("2001:db8::/32")]),
+        ]);
+        let bits = |network: Network| (all[&network].source, all[&network].client);
+        assert_eq!(bits(wide), (0, 0b101));
+        assert_eq!(bits(narrow), (0b10, 0b101));
+        assert_eq!(bits(host), (0b10, 0b111));
+        assert_eq!(bits(other), (1, 0b100));
+        assert_eq!(bits(network("2001:db8::/32")), (0b100, 0b100));
     }
 }

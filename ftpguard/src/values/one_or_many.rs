@@ -7,8 +7,8 @@ use serde::{
     de::{Error, SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 
-use super::{PortRange, check_port, parse_destination};
-use crate::kernel::Destination;
+use super::{PortRange, check_port, parse_destination, parse_network};
+use crate::kernel::{Destination, Network};
 
 /// Ports from 1 to 65535.
 pub fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u16>, D::Error> {
@@ -35,6 +35,13 @@ pub fn destinations<'de, D: Deserializer<'de>>(
 ) -> Result<Vec<Destination>, D::Error> {
     deserializer.deserialize_any(OneOrMany::<Destination>::new(
         "a destination such as \"192.0.2.10:389\" or a list of destinations",
+    ))
+}
+
+/// Addresses and networks.
+pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Network>, D::Error> {
+    deserializer.deserialize_any(OneOrMany::<Network>::new(
+        "a network such as \"192.0.2.0/24\" or a list of networks",
     ))
 }
 
@@ -69,6 +76,20 @@ impl Item for PortRange {
     fn from_number(number: i64) -> Result<Self, String> {
         Err(format!(
             "{number} is no range; write \"FIRST-LAST\", as in \"50000-50099\""
+        ))
+    }
+}
+
+impl Item for Network {
+    type Given = Self;
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        parse_network(text)
+    }
+
+    fn from_number(number: i64) -> Result<Self, String> {
+        Err(format!(
+            "{number} is no network; write \"ADDR[/LEN]\", as in \"192.0.2.0/24\""
         ))
     }
 }

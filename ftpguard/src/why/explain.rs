@@ -180,7 +180,9 @@ fn allow(denied: &Denied, reason: Reason) -> String {
         ),
         Reason::NoPinhole => format!(
             "a control connection from {remote} itself; a client that comes from several \
-             addresses (IPv4 and IPv6, several exits of one NAT) has to use one for both connections"
+             addresses (IPv4 and IPv6, several exits of one NAT) has to use one for both \
+             connections, or be named: [[exception]] name = \"...\", data_from = [\"{remote}\", ...] \
+             (rule I7)"
         ),
         Reason::DaemonGone => {
             "a daemon that runs; without_daemon = \"control-peer\" lets clients with a control \

@@ -64,6 +64,8 @@ pub(crate) fn settings(mode: Mode, bounce_shield: bool) -> Settings {
             sessions_per_client: 64,
             wake: 0,
             refused: 0,
+            relaxed: 0,
+            pad: 0,
         },
         ftpds: vec![FtpdPorts {
             control: vec![21],
@@ -76,6 +78,7 @@ pub(crate) fn settings(mode: Mode, bounce_shield: bool) -> Settings {
             prefix: 96 + 26,
             port: Some(389),
         }],
+        relaxations: Vec::new(),
         bounce_shield,
         cgroup: host.cgroup,
         max_sessions: MAX_SESSIONS,

@@ -12,6 +12,7 @@ mod heartbeat;
 mod model;
 mod modes;
 mod pinholes;
+mod relaxation;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 

@@ -33,6 +33,8 @@ pub(crate) fn check() -> Result<()> {
                 sessions_per_client: 64,
                 wake: 0,
                 refused: 0,
+                relaxed: 0,
+                pad: 0,
             },
             ftpds: vec![FtpdPorts {
                 control: vec![21],
@@ -41,6 +43,7 @@ pub(crate) fn check() -> Result<()> {
             }],
             data_source_ports: vec![20],
             exceptions: Vec::new(),
+            relaxations: Vec::new(),
             bounce_shield: false,
             cgroup: host.cgroup.clone(),
             max_sessions: abi::MAX_SESSIONS,
