@@ -314,9 +314,21 @@ fn m1_each_ftpd_may_have_its_own_mode() {
     let guard = start(&stage, &file);
     let mut of_both = |first: Winner, other: Winner| {
         for winner in [first, other] {
-            for scene in [Scene::ThiefFirst, Scene::BounceToThirdHost] {
-                play(&stage, scene, winner, Some(&guard));
-            }
+            let mut ftp = stage
+                .sandbox
+                .client()
+                .enter(|| stage.login(Family::V4))
+                .expect("namespace")
+                .expect("login");
+            let announced = ftp.passive(Commands::Classic).expect("a port");
+            let answer = attack::knock(stage.sandbox.thief(), announced).expect("a knock");
+            assert_eq!(
+                is_silent(&answer),
+                winner == Winner::Honest,
+                "{answer:?}\n{}",
+                guard.log()
+            );
+            play(&stage, Scene::BounceToThirdHost, winner, Some(&guard));
             std::mem::swap(&mut stage.ftpd, &mut second);
         }
         assert_eq!(
