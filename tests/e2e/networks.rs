@@ -109,3 +109,58 @@ fn no_offloads(host: &Namespace, interface: &str) {
         .and_then(|done| done.success("ethtool"))
         .expect("offloads are off");
 }
+
+/// Frames of nine kilobytes: longer than a page, so XDP sees them in pieces. Transfers pass whole
+/// in every mode, and so the thief's short SYN is judged there as well.
+#[test]
+fn large_frames() {
+    const MTU: &str = "9000";
+    /// More than the mean of frames of 1500 bytes can be.
+    const LARGE: u64 = 2_000;
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let sandbox = &stage.sandbox;
+    for (host, interfaces) in [
+        (&**sandbox.server(), &[INTERFACE][..]),
+        (&**sandbox.client(), &[INTERFACE]),
+        (sandbox.lan(), &["srv", "cli", "bridge"]),
+    ] {
+        for interface in interfaces {
+            host.ip(&["link", "set", interface, "mtu", MTU])
+                .expect("a large MTU");
+        }
+    }
+    for (host, interface) in [
+        (&**sandbox.server(), INTERFACE),
+        (&**sandbox.client(), INTERFACE),
+        (sandbox.lan(), "srv"),
+        (sandbox.lan(), "cli"),
+    ] {
+        no_offloads(host, interface);
+    }
+    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+    for xdp_mode in ["native", "generic", "tc"] {
+        let options = Options {
+            xdp_mode,
+            ..Options::default()
+        };
+        let guard = guard_with(&stage, &options);
+        play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
+        let before = received(sandbox.server());
+        play(&stage, Scene::Passive, Winner::Honest, Some(&guard));
+        let after = received(sandbox.server());
+        // Most of what the server receives is what the client stores.
+        let mean = (after.0 - before.0) / (after.1 - before.1);
+        assert!(mean > LARGE, "{xdp_mode}: {mean} bytes in a frame");
+        play(&stage, Scene::Active, Winner::Honest, Some(&guard));
+    }
+}
+
+/// Bytes and frames that the host has received on its interface.
+fn received(host: &Namespace) -> (u64, u64) {
+    let told = host
+        .ip(&["-json", "-statistics", "link", "show", INTERFACE])
+        .expect("statistics");
+    let links: serde_json::Value = serde_json::from_str(&told.stdout).expect("JSON");
+    let count = |name: &str| links[0]["stats64"]["rx"][name].as_u64().expect("a count");
+    (count("bytes"), count("packets"))
+}
