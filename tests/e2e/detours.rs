@@ -8,9 +8,8 @@ use std::{
 };
 
 use ftpguard_tests::{
-    Family, FtpClient, Host,
-    attack::{self, Answer},
-    client::{self, Commands},
+    Family, Host,
+    attack::Answer,
     ftpd::{CONTROL_PORT, Kind, Settings},
     guard::Options,
     namespace::Namespace,
@@ -18,7 +17,7 @@ use ftpguard_tests::{
     scenario::Stage,
 };
 
-use crate::help::{guard_with, stage};
+use crate::help::{control, guard_with, is_kept_out, race, stage};
 
 /// Runs `nft` on the host with this as its input.
 pub(crate) fn nft(stage: &Stage, host: &Namespace, script: &str) {
@@ -36,37 +35,6 @@ pub(crate) fn ip(host: &Namespace, command: &str) {
     host.ip(&words)
         .and_then(|done| done.success(command))
         .expect("ip");
-}
-
-/// One announced port: the thief tries it, then the client connects and fetches the file.
-pub(crate) fn race(
-    stage: &Stage,
-    control: SocketAddr,
-    to: impl Fn(SocketAddr) -> SocketAddr,
-) -> (Answer, Result<(), String>) {
-    let client = stage.sandbox.client();
-    let mut ftp = client
-        .enter(|| FtpClient::login(control))
-        .expect("namespace")
-        .expect("a session");
-    let announced = to(ftp.passive(Commands::Extended).expect("a port"));
-    let theft = attack::knock(stage.sandbox.thief(), announced).expect("a try");
-    let honest = client
-        .enter(|| client::connect(announced).map(drop))
-        .expect("namespace");
-    (theft, honest.map_err(|error| format!("{error:#}")))
-}
-
-pub(crate) fn straight(address: SocketAddr) -> SocketAddr {
-    address
-}
-
-pub(crate) fn control(host: &Host) -> SocketAddr {
-    host.socket(Family::V4, CONTROL_PORT)
-}
-
-pub(crate) fn is_kept_out(theft: &Answer) -> bool {
-    matches!(theft, Answer::Refused | Answer::Silent)
 }
 
 /// Addresses of the server, the client and the thief in a network of their own.
@@ -91,7 +59,7 @@ fn overlay(stage: &Stage, make: impl Fn(&Host)) -> SocketAddr {
 }
 
 fn guarded_by_both(stage: &Stage, control: SocketAddr, names: &[&str]) {
-    let (theft, _) = race(stage, control, straight);
+    let (theft, _) = race(stage, control);
     assert!(matches!(theft, Answer::Connected(_)), "{theft:?}");
     for interfaces in [vec![], names.to_vec()] {
         let guard = guard_with(
@@ -101,7 +69,7 @@ fn guarded_by_both(stage: &Stage, control: SocketAddr, names: &[&str]) {
                 ..Options::default()
             },
         );
-        let (theft, honest) = race(stage, control, straight);
+        let (theft, honest) = race(stage, control);
         assert!(is_kept_out(&theft), "{theft:?}\n{}", guard.log());
         if interfaces.is_empty() {
             assert!(
@@ -170,7 +138,7 @@ fn a_tunnel_without_ethernet() {
             }
         }
     }
-    let (theft, _) = race(&stage, control, straight);
+    let (theft, _) = race(&stage, control);
     assert!(matches!(theft, Answer::Connected(_)), "{theft:?}");
     for (interfaces, wanted) in [(vec![], Some("none")), (vec![INTERFACE.to_owned()], None)] {
         let guard = guard_with(
@@ -180,7 +148,7 @@ fn a_tunnel_without_ethernet() {
                 ..Options::default()
             },
         );
-        let (theft, honest) = race(&stage, control, straight);
+        let (theft, honest) = race(&stage, control);
         assert!(
             matches!(theft, Answer::Refused),
             "{theft:?}\n{}",
@@ -224,7 +192,7 @@ fn a_syn_proxy_in_front() {
         }",
     );
     let guard = guard_with(&stage, &Options::default());
-    let (theft, honest) = race(&stage, control(server), straight);
+    let (theft, honest) = race(&stage, control(server));
     assert!(
         matches!(theft, Answer::Silent),
         "{theft:?}\n{}",

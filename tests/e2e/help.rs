@@ -1,8 +1,12 @@
 //! What the tests have in common.
 
+use std::net::SocketAddr;
+
 use ftpguard_tests::{
-    Family, Guard,
-    ftpd::Settings,
+    Family, FtpClient, Guard, Host,
+    attack::{self, Answer},
+    client::{self, Commands},
+    ftpd::{CONTROL_PORT, Settings},
     guard::Options,
     sandbox::INTERFACE,
     scenario::{Scene, Stage, Winner},
@@ -104,4 +108,41 @@ pub(crate) fn attached(stage: &Stage) -> Vec<String> {
         found.extend(filters.lines().map(str::to_owned));
     }
     found
+}
+
+/// One announced port: the thief tries it, then the client connects. `to`: where the port is for
+/// both of them.
+pub(crate) fn race_to(
+    stage: &Stage,
+    control: SocketAddr,
+    to: impl Fn(SocketAddr) -> SocketAddr,
+) -> (Answer, Result<(), String>) {
+    let client = stage.sandbox.client();
+    let mut ftp = client
+        .enter(|| FtpClient::login(control))
+        .expect("namespace")
+        .expect("a session");
+    let announced = to(ftp.passive(Commands::Extended).expect("a port"));
+    let theft = attack::knock(stage.sandbox.thief(), announced).expect("a try");
+    let honest = client
+        .enter(|| client::connect(announced).map(drop))
+        .expect("namespace");
+    (theft, honest.map_err(|error| format!("{error:#}")))
+}
+
+pub(crate) fn straight(address: SocketAddr) -> SocketAddr {
+    address
+}
+
+/// The same where the port is as it was announced.
+pub(crate) fn race(stage: &Stage, control: SocketAddr) -> (Answer, Result<(), String>) {
+    race_to(stage, control, straight)
+}
+
+pub(crate) fn control(host: &Host) -> SocketAddr {
+    host.socket(Family::V4, CONTROL_PORT)
+}
+
+pub(crate) fn is_kept_out(theft: &Answer) -> bool {
+    matches!(theft, Answer::Refused | Answer::Silent)
 }

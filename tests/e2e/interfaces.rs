@@ -9,9 +9,8 @@ use std::{
 };
 
 use ftpguard_tests::{
-    FtpClient, Guard, Host,
+    Guard, Host,
     attack::{self, Answer},
-    client::{self, Commands},
     ftpd::{CONTROL_PORT, Kind, Settings},
     guard::Options,
     process::Process,
@@ -20,7 +19,7 @@ use ftpguard_tests::{
 };
 use serde_json::Value;
 
-use crate::help::{guard_with, is_kind, stage};
+use crate::help::{guard_with, is_kind, race, stage};
 
 /// Attaches and detaches BPF programs as other software does.
 pub(crate) const BPF_OTHER: &str = include_str!("bpf_other.py");
@@ -71,20 +70,9 @@ fn two_networks() -> Stage {
     stage
 }
 
-/// The thief tries the announced port, then the client connects, both by the second interface.
-fn race(stage: &Stage) -> (Answer, anyhow::Result<()>) {
-    let control = SocketAddr::from((ADDRESSES[0], CONTROL_PORT));
-    let client = stage.sandbox.client();
-    let mut ftp = client
-        .enter(|| FtpClient::login(control))
-        .expect("namespace")
-        .expect("a session");
-    let announced = ftp.passive(Commands::Classic).expect("a port");
-    let theft = attack::knock(stage.sandbox.thief(), announced).expect("a try");
-    let honest = client
-        .enter(|| client::connect(announced).map(drop))
-        .expect("namespace");
-    (theft, honest)
+/// The control port by the second interface.
+fn second() -> SocketAddr {
+    (ADDRESSES[0], CONTROL_PORT).into()
 }
 
 /// The guard's row for an interface.
@@ -133,7 +121,7 @@ fn holdings(guard: &Guard) -> (Vec<String>, usize) {
 fn an_interface_that_comes_goes_and_comes_back() {
     let stage = two_networks();
     plug(&stage);
-    let (theft, _) = race(&stage);
+    let (theft, _) = race(&stage, second());
     assert!(
         matches!(theft, Answer::Connected(_)),
         "guard off: {theft:?}"
@@ -155,7 +143,7 @@ fn an_interface_that_comes_goes_and_comes_back() {
             row.is_some_and(|row| row["ingress_holds"] == true && row["egress_holds"] == true)
         });
         // The early gate drops silently; the last one would answer.
-        let (theft, honest) = race(&stage);
+        let (theft, honest) = race(&stage, second());
         assert!(matches!(theft, Answer::Silent), "round {round}: {theft:?}");
         honest.expect("the client connects");
         let unused = SocketAddr::from((ADDRESSES[0], UNUSED));
@@ -186,7 +174,7 @@ fn only_named_interfaces_are_guarded() {
         INTERFACE,
         Ipv4Addr::new(198, 51, 100, 1),
     );
-    let (theft, honest) = race(&stage);
+    let (theft, honest) = race(&stage, second());
     // By the last gate.
     assert!(matches!(theft, Answer::Refused), "{theft:?}");
     honest.expect("the client connects");
@@ -208,7 +196,7 @@ fn only_named_interfaces_are_guarded() {
     wait_for_hooks(&guard, INTERFACE, |row| {
         row.is_some_and(|row| row["ingress_holds"] == true)
     });
-    let (theft, _) = race(&stage);
+    let (theft, _) = race(&stage, second());
     assert!(matches!(theft, Answer::Silent), "{theft:?}");
 }
 
@@ -260,7 +248,7 @@ fn gates_that_are_taken_away() {
     assert!(holds("ingress_holds", false)(now.as_ref()), "{now:?}");
     assert!(holds("egress_holds", false)(now.as_ref()), "{now:?}");
     add_address(stage.sandbox.server(), INTERFACE, ADDRESSES[0]);
-    let (theft, honest) = race(&stage);
+    let (theft, honest) = race(&stage, second());
     assert!(matches!(theft, Answer::Refused), "{theft:?}");
     honest.expect("the client connects");
 
@@ -269,7 +257,7 @@ fn gates_that_are_taken_away() {
     let lost = guard.events();
     let lost = lost.iter().find(|event| is_kind(event, "gate-lost"));
     assert!(lost.is_some(), "{}", guard.log());
-    let (theft, honest) = race(&stage);
+    let (theft, honest) = race(&stage, second());
     assert!(matches!(theft, Answer::Silent), "{theft:?}");
     honest.expect("the client connects");
 }

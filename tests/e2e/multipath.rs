@@ -8,10 +8,7 @@ use ftpguard_tests::{
     guard::Options,
 };
 
-use crate::{
-    detours::{control, race, straight},
-    help::{guard_with, stage},
-};
+use crate::help::{control, guard_with, race, stage};
 
 /// An ftpd whose sockets are Multipath TCP's, as programs in Go have them by default.
 const MULTIPATH: &str = include_str!("mptcp_ftpd.py");
@@ -62,11 +59,11 @@ fn multipath_tcp() {
     let length = stage.ftpd.content().len().to_string();
     assert_eq!(fetch("plain").0, length, "{}", ftpd.log());
     assert_eq!(fetch("multipath").0, length, "{}", ftpd.log());
-    let (theft, _) = race(&stage, control(server), straight);
+    let (theft, _) = race(&stage, control(server));
     assert!(matches!(theft, Answer::Connected(_)), "{theft:?}");
     let guard = guard_with(&stage, &Options::default());
     for _ in 0..3 {
-        let (theft, honest) = race(&stage, control(server), straight);
+        let (theft, honest) = race(&stage, control(server));
         assert!(
             matches!(theft, Answer::Silent),
             "{theft:?}\n{}",

@@ -3,33 +3,16 @@
 use std::{process::Command, time::Duration};
 
 use ftpguard_tests::{
-    Family, FtpClient, Ftpd, Guard, Host,
-    attack::{self, Answer},
-    client::{self, Commands},
+    Family, Ftpd, Guard,
+    attack::Answer,
     ftpd::{CONTROL_PORT, Kind, Settings},
     guard::Options,
     namespace::Namespace,
     sandbox::INTERFACE,
-    scenario::{Scene, Stage, Winner},
+    scenario::{Scene, Winner},
 };
 
-use crate::help::{guard_with, play, stage};
-
-/// The thief tries the port that this server announced, then the client connects.
-fn race(stage: &Stage, server: &Host, family: Family) -> (Answer, anyhow::Result<()>) {
-    let client = stage.sandbox.client();
-    let control = server.socket(family, CONTROL_PORT);
-    let mut ftp = client
-        .enter(|| FtpClient::login(control))
-        .expect("namespace")
-        .expect("a session");
-    let announced = ftp.passive(Commands::Extended).expect("a port");
-    let theft = attack::knock(stage.sandbox.thief(), announced).expect("a try");
-    let honest = client
-        .enter(|| client::connect(announced).map(drop))
-        .expect("namespace");
-    (theft, honest)
-}
+use crate::help::{guard_with, play, race, stage};
 
 /// Two servers in network namespaces of their own, as containers are, behind a bridge on whose
 /// host the guard runs: each is guarded at the bridge's ports (rules I2, K3).
@@ -41,7 +24,7 @@ fn two_servers_behind_a_bridge() {
         .expect("a second ftpd");
     let servers = [stage.sandbox.server(), second];
     for server in servers {
-        let (theft, _) = race(&stage, server, Family::V4);
+        let (theft, _) = race(&stage, server.socket(Family::V4, CONTROL_PORT));
         assert!(
             matches!(theft, Answer::Connected(_)),
             "guard off: {theft:?}"
@@ -63,7 +46,7 @@ fn two_servers_behind_a_bridge() {
         let guard = guard.expect("ftpguard becomes ready");
         for server in servers {
             for family in Family::ALL {
-                let (theft, honest) = race(&stage, server, family);
+                let (theft, honest) = race(&stage, server.socket(family, CONTROL_PORT));
                 assert!(
                     matches!(theft, Answer::Silent),
                     "{xdp_mode}: {theft:?}\n{}",

@@ -3,18 +3,17 @@
 use std::{process::Command, time::Duration};
 
 use ftpguard_tests::{
-    Family, Guard, Host,
-    attack::{self, Answer},
-    client::{self, Commands},
+    Guard, Host,
+    attack::Answer,
     ftpd::{Kind, Settings},
     guard::Options,
     process::Process,
     sandbox::INTERFACE,
-    scenario::{Scene, Stage, Winner},
+    scenario::{Scene, Winner},
 };
 
 use crate::{
-    help::{guard, guard_with, play, stage},
+    help::{control, guard, guard_with, play, race, stage},
     interfaces::BPF_OTHER,
 };
 
@@ -38,21 +37,6 @@ fn count(other: &Process) -> u64 {
     counts
         .next_back()
         .map_or(0, |count| count.parse().expect("a number"))
-}
-
-/// What the thief gets of a port announced to the client, and the client afterwards.
-fn race(stage: &Stage) -> (Answer, anyhow::Result<()>) {
-    let client = stage.sandbox.client();
-    let mut ftp = client
-        .enter(|| stage.login(Family::V4))
-        .expect("namespace")
-        .expect("a session");
-    let announced = ftp.passive(Commands::Classic).expect("a port");
-    let theft = attack::knock(stage.sandbox.thief(), announced).expect("a try");
-    let honest = client
-        .enter(|| client::connect(announced).map(drop))
-        .expect("namespace");
-    (theft, honest)
 }
 
 fn first_interface(guard: &Guard) -> serde_json::Value {
@@ -141,7 +125,7 @@ fn other_tcx_programs_go_on_running() {
     play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
     play(&stage, Scene::Passive, Winner::Honest, Some(&guard));
     play(&stage, Scene::Active, Winner::Honest, Some(&guard));
-    let (theft, _) = race(&stage);
+    let (theft, _) = race(&stage, control(stage.sandbox.server()));
     assert!(matches!(theft, Answer::Silent), "{theft:?}");
     // Each reports every 20 milliseconds.
     std::thread::sleep(Duration::from_millis(100));
@@ -161,7 +145,7 @@ fn a_tcx_program_that_decides_leaves_the_last_gate() {
         stage.sandbox.server(),
         &["tcx", INTERFACE, "ingress", "first", "pass"],
     );
-    let (theft, honest) = race(&stage);
+    let (theft, honest) = race(&stage, control(stage.sandbox.server()));
     assert!(matches!(theft, Answer::Refused), "{theft:?}");
     honest.expect("the client connects");
 }

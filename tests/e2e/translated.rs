@@ -13,8 +13,8 @@ use ftpguard_tests::{
 };
 
 use crate::{
-    detours::{control, ip, is_kept_out, nft, race, straight},
-    help::{guard_with, stage},
+    detours::{ip, nft},
+    help::{control, guard_with, is_kept_out, race, race_to, stage, straight},
 };
 
 /// How far the public ports lie above the passive ones, where a firewall moves them.
@@ -49,7 +49,7 @@ fn ports_that_are_redirected() {
             shifted()
         ),
     );
-    let (theft, _) = race(&stage, control(server), moved);
+    let (theft, _) = race_to(&stage, control(server), moved);
     assert!(matches!(theft, Answer::Connected(_)), "{theft:?}");
     for xdp_mode in ["native", "tc"] {
         let guard = guard_with(
@@ -60,11 +60,11 @@ fn ports_that_are_redirected() {
             },
         );
         for to in [straight, moved] {
-            let (theft, honest) = race(&stage, control(server), to);
+            let (theft, honest) = race_to(&stage, control(server), to);
             assert!(is_kept_out(&theft), "{theft:?}\n{}", guard.log());
             assert_eq!(honest, Ok(()), "{}", guard.log());
         }
-        let (theft, _) = race(&stage, control(server), moved);
+        let (theft, _) = race_to(&stage, control(server), moved);
         // The early gates do not see the port that it is for.
         assert!(matches!(theft, Answer::Refused), "{theft:?}");
     }
@@ -113,7 +113,7 @@ fn a_container_behind_translation() {
     let stage = stage(Settings::unchecked(Kind::Vsftpd));
     let published = publish(&stage);
     for to in [straight, moved] {
-        let (theft, _) = race(&stage, published, to);
+        let (theft, _) = race_to(&stage, published, to);
         assert!(matches!(theft, Answer::Connected(_)), "{theft:?}");
     }
     let guard_on = |interfaces| {
@@ -126,7 +126,7 @@ fn a_container_behind_translation() {
     };
     let guard = guard_on(Vec::new());
     for to in [straight, moved] {
-        let (theft, honest) = race(&stage, published, to);
+        let (theft, honest) = race_to(&stage, published, to);
         assert!(
             matches!(theft, Answer::Silent),
             "{theft:?}\n{}",
@@ -137,14 +137,14 @@ fn a_container_behind_translation() {
     drop(guard);
     // Without a gate at the way to the container nobody sees the port that was meant.
     let guard = guard_on(vec![INTERFACE.to_owned()]);
-    let (theft, honest) = race(&stage, published, straight);
+    let (theft, honest) = race(&stage, published);
     assert!(
         matches!(theft, Answer::Silent),
         "{theft:?}\n{}",
         guard.log()
     );
     assert_eq!(honest, Ok(()), "{}", guard.log());
-    let (theft, _) = race(&stage, published, moved);
+    let (theft, _) = race_to(&stage, published, moved);
     assert!(
         matches!(theft, Answer::Connected(_)),
         "a known limitation: {theft:?}"
@@ -164,7 +164,7 @@ fn a_guard_in_the_container() {
         },
     );
     for to in [straight, moved] {
-        let (theft, honest) = race(&stage, published, to);
+        let (theft, honest) = race_to(&stage, published, to);
         assert!(is_kept_out(&theft), "{theft:?}\n{}", guard.log());
         assert_eq!(honest, Ok(()), "{}", guard.log());
     }
