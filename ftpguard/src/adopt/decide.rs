@@ -1,7 +1,7 @@
 //! What follows from a snapshot: the same rules as in the kernel's socket observer, applied to
 //! what it could not see happen. Pure: no io.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use ftpguard_common::{
     abi::{
@@ -156,6 +156,10 @@ fn name_sessions(
     let mut sessions = Sessions::new();
     let mut left_out = Vec::new();
     let mut room = Room::new(rules, known);
+    let taken: HashSet<u64> = known.values().copied().collect();
+    // The kernel's ids are times at which connections opened; these are before now and one
+    // nanosecond apart. Those of former rounds are taken.
+    let mut free = (1..=rules.now).rev().filter(|id| !taken.contains(id));
     for (place, connection) in (0u64..).zip(&snapshot.connections) {
         let port = connection.key.server_port.number();
         let is_old = (rules.new_control_ports.as_ref()).is_some_and(|new| !new.contains(&port));
@@ -164,9 +168,7 @@ fn name_sessions(
             // The kernel side saw it come, and had no room for it.
             None if is_old => UNTRACKED,
             None => match room.take(&connection.key) {
-                // The kernel's ids are times at which connections opened; these are before now
-                // and one nanosecond apart.
-                Ok(()) => rules.now.saturating_sub(place).max(1),
+                Ok(()) => free.next().unwrap_or(UNTRACKED),
                 Err(full) => {
                     left_out.push(full);
                     UNTRACKED

@@ -359,3 +359,26 @@ fn k9_one_process_serves_somebody_without_room() {
         process_flags::ACCEPTOR | process_flags::SHARED | process_flags::TURNED_AWAY
     );
 }
+
+/// A round that finds a further session names it anew: two sessions of one id would close each
+/// other's pinholes.
+#[test]
+fn k10_sessions_of_different_rounds_have_different_ids() {
+    let processes: &[(u32, u32, &[u64])] = &[(10, 1, &[CONTROL]), (11, 10, &[1]), (12, 10, &[2])];
+    let first = plan(&host(&[(CONTROL, 21)], &[(1, 2)], processes));
+    let known: KnownSessions = first
+        .sessions
+        .iter()
+        .map(|(key, session)| (*key, session.id))
+        .collect();
+    // The new one stands first.
+    let again = host(&[(CONTROL, 21)], &[(2, 3), (1, 2)], processes);
+    let second = decide(&again, &rules(), &known);
+    let ids: HashSet<u64> = second
+        .sessions
+        .iter()
+        .map(|(_, session)| session.id)
+        .collect();
+    assert_eq!(ids.len(), 2, "{:?}", second.sessions);
+    assert!(known.values().all(|id| ids.contains(id)));
+}
