@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use ftpguard_common::{
-    abi::{Listener, Peer, SessionKey},
+    abi::{Listener, Peer, Process, SessionKey, process_flags},
     net::Port,
     verdict::Incident,
 };
@@ -56,6 +56,11 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
         ..Applied::default()
     };
     for (pid, process) in &plan.processes {
+        let known = Maps::find(&maps.processes, pid)?;
+        if let Some(right) = known.and_then(|known| set_right(&known, process)) {
+            applied.added += usize::from(Maps::change(&mut maps.processes, pid, &right)?);
+            continue;
+        }
         let added = alive::add(maps, *pid, process)?;
         applied.note(added, Incident::ProcessTableFull);
     }
@@ -106,6 +111,27 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
         }
     }
     Ok(applied)
+}
+
+/// What a process should be that the kernel side took for what it is not, because it did not know
+/// yet who accepts sessions (rules F2, K10): a child that read its control connection made its
+/// acceptor one of that session, and the acceptor's further children inherited it.
+fn set_right(known: &Process, process: &Process) -> Option<Process> {
+    let has = |process: &Process, flag| process.flags & flag != 0;
+    if has(process, process_flags::ACCEPTOR) {
+        // It may read sessions itself, at this moment: its threads tell which.
+        let flags = process_flags::ACCEPTOR | process_flags::SHARED;
+        return (!has(known, process_flags::ACCEPTOR)).then_some(Process {
+            flags: known.flags | flags,
+            ..*known
+        });
+    }
+    // It has read nothing itself; what it holds is another session's than what it inherited.
+    let is_wrong = has(known, process_flags::INHERITED)
+        && !has(process, process_flags::SHARED | process_flags::INHERITED)
+        && process.session_id != 0
+        && process.session_id != known.session_id;
+    is_wrong.then_some(*process)
 }
 
 /// Whether the kernel side took a guarded listener for other software's, and so for open to all:

@@ -14,7 +14,9 @@ use ftpguard::{
     kernel::{Kernel, Maps},
 };
 use ftpguard_common::{
-    abi::{Admission, Endpoint, Listener, Mode, Origin, Pinhole, Process, SessionKey},
+    abi::{
+        Admission, Endpoint, Listener, Mode, Origin, Pinhole, Process, SessionKey, process_flags,
+    },
     net::Port,
     verdict::Reason,
 };
@@ -68,6 +70,55 @@ fn f2_a_process_that_is_gone_is_not_adopted() {
     assert_eq!(Maps::entries(&kernel.maps.processes).len(), 1);
     disown(&mut kernel, &[21]).unwrap();
     assert!(Maps::entries(&kernel.maps.processes).is_empty());
+}
+
+/// F2, K10: before the guard knows who accepts sessions, the first child that reads makes its
+/// acceptor a process of that session, and others inherit it. Adoption sets both right.
+#[test]
+fn f2_an_acceptor_that_was_taken_for_a_session_is_adopted() {
+    let mut kernel = Kernel::load(&settings(Mode::Enforce, false)).unwrap();
+    let session = |client_port| SessionKey {
+        client_port: Port::new(client_port),
+        server_port: Port::new(21),
+        ..SessionKey::NONE
+    };
+    let process = |session_id: u64, flags| Process {
+        session_id,
+        session: session(1000 + u16::try_from(session_id).unwrap()),
+        parent: 1,
+        control_port: Port::new(21),
+        flags,
+        reader: 0,
+    };
+    // Processes that are alive: this one, its parent, and the first one.
+    let [acceptor, child, reader] = [process::id(), std::os::unix::process::parent_id(), 1];
+    let wrong = [
+        (acceptor, process(7, 0)),
+        (
+            child,
+            process(7, process_flags::INHERITED | process_flags::SHARED),
+        ),
+        (reader, process(7, 0)),
+    ];
+    for (pid, process) in &wrong {
+        kernel.maps.processes.insert(pid, process, 0).unwrap();
+    }
+    let plan = Plan {
+        processes: vec![
+            (acceptor, process(0, process_flags::ACCEPTOR)),
+            (child, process(8, 0)),
+            // What it has read itself is newer than what was seen of it.
+            (reader, process(9, 0)),
+        ],
+        ..Plan::default()
+    };
+    assert_eq!(apply(&mut kernel, &plan).unwrap().added, 2);
+    let known = |pid| kernel.maps.processes.get(&pid, 0).unwrap();
+    assert_ne!(known(acceptor).flags & process_flags::ACCEPTOR, 0);
+    assert_eq!(known(child), process(8, 0));
+    assert_eq!(known(reader), process(7, 0));
+    // Once is enough, or adoption would not come to an end.
+    assert_eq!(apply(&mut kernel, &plan).unwrap().added, 0);
 }
 
 /// K10, I1: a listener that began to listen before its process was written was taken for other
