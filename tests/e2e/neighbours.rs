@@ -110,25 +110,17 @@ fn other_software_that_uses_bpf_hides_nothing() {
     let sequence = measure::passive(&stage, Family::V4, TRANSFERS, Duration::from_secs(50))
         .expect("sequential transfers");
     assert_eq!((sequence.times.len(), sequence.lost), (TRANSFERS, 0));
-    let used = || {
+    let count = |kind| {
         let events = guard.events();
-        events
-            .iter()
-            .filter(|event| event["event"] == "pinhole-used")
-            .count()
+        events.iter().filter(|event| is_kind(event, kind)).count()
     };
-    let closed = || {
-        let events = guard.events();
-        events
-            .iter()
-            .filter(|event| event["event"] == "pinhole-closed")
-            .count()
-    };
-    let _ = guard.wait_for_event("the last transfer", |_| used() + closed() >= TRANSFERS);
+    let _ = guard.wait_for_event("the last transfer", |_| {
+        count("pinhole-used") + count("pinhole-closed") >= TRANSFERS
+    });
     // The kernel hands a connection to accept() a moment before it calls it established. A busy
     // processor makes that moment long enough for an ftpd to close its listener in it; then the
     // pinhole is closed and was not used. What this test is about hid one handshake in six.
-    let seen = used();
+    let seen = count("pinhole-used");
     assert!(
         seen >= TRANSFERS - TRANSFERS / 30,
         "handshakes seen: {seen}"

@@ -9,7 +9,7 @@ use ftpguard_tests::{
     guard::Options,
     namespace::Namespace,
     sandbox::INTERFACE,
-    scenario::{Scene, Winner},
+    scenario::{Scene, Stage, Winner},
 };
 
 use crate::help::{guard_with, play, race, stage};
@@ -65,21 +65,35 @@ fn two_servers_behind_a_bridge() {
 #[test]
 fn without_offloads() {
     let stage = stage(Settings::unchecked(Kind::Vsftpd));
-    no_offloads(stage.sandbox.server(), INTERFACE);
-    no_offloads(stage.sandbox.client(), INTERFACE);
-    no_offloads(stage.sandbox.lan(), "srv");
-    no_offloads(stage.sandbox.lan(), "cli");
-    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+    switch_offloads_off(&stage);
+    in_every_mode(&stage, |_, guard| {
+        play(&stage, Scene::Passive, Winner::Honest, Some(guard));
+    });
+}
+
+/// The thief wins without a guard; with one in each mode he loses, and transfers arrive. `passive`
+/// makes those of passive mode.
+fn in_every_mode(stage: &Stage, passive: impl Fn(&str, &Guard)) {
+    play(stage, Scene::ThiefFirst, Winner::Attacker, None);
     for xdp_mode in ["native", "generic", "tc"] {
         let options = Options {
             xdp_mode,
             ..Options::default()
         };
-        let guard = guard_with(&stage, &options);
-        play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
-        play(&stage, Scene::Passive, Winner::Honest, Some(&guard));
-        play(&stage, Scene::Active, Winner::Honest, Some(&guard));
+        let guard = guard_with(stage, &options);
+        play(stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
+        passive(xdp_mode, &guard);
+        play(stage, Scene::Active, Winner::Honest, Some(&guard));
     }
+}
+
+/// On both ways between client and server.
+fn switch_offloads_off(stage: &Stage) {
+    let sandbox = &stage.sandbox;
+    no_offloads(sandbox.server(), INTERFACE);
+    no_offloads(sandbox.client(), INTERFACE);
+    no_offloads(sandbox.lan(), "srv");
+    no_offloads(sandbox.lan(), "cli");
 }
 
 fn no_offloads(host: &Namespace, interface: &str) {
@@ -112,30 +126,15 @@ fn large_frames() {
                 .expect("a large MTU");
         }
     }
-    for (host, interface) in [
-        (&**sandbox.server(), INTERFACE),
-        (&**sandbox.client(), INTERFACE),
-        (sandbox.lan(), "srv"),
-        (sandbox.lan(), "cli"),
-    ] {
-        no_offloads(host, interface);
-    }
-    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
-    for xdp_mode in ["native", "generic", "tc"] {
-        let options = Options {
-            xdp_mode,
-            ..Options::default()
-        };
-        let guard = guard_with(&stage, &options);
-        play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
+    switch_offloads_off(&stage);
+    in_every_mode(&stage, |xdp_mode, guard| {
         let before = received(sandbox.server());
-        play(&stage, Scene::Passive, Winner::Honest, Some(&guard));
+        play(&stage, Scene::Passive, Winner::Honest, Some(guard));
         let after = received(sandbox.server());
         // Most of what the server receives is what the client stores.
         let mean = (after.0 - before.0) / (after.1 - before.1);
         assert!(mean > LARGE, "{xdp_mode}: {mean} bytes in a frame");
-        play(&stage, Scene::Active, Winner::Honest, Some(&guard));
-    }
+    });
 }
 
 /// Bytes and frames that the host has received on its interface.
