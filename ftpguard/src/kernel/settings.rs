@@ -7,7 +7,10 @@ use std::{
     path::PathBuf,
 };
 
-use aya::maps::lpm_trie::Key;
+use aya::{
+    Pod,
+    maps::{LpmTrie, MapData, lpm_trie::Key},
+};
 use ftpguard_common::{
     abi::{EXCEPTION_PORT_BITS, Exception, Mode, Policy, Relaxed, port_word},
     net::{Address, Port},
@@ -97,11 +100,8 @@ pub(super) fn apply(
     let former = before.map_or(&[][..], |before| &before.exceptions);
     for destination in former {
         // One that is named twice is gone already.
-        if !kept.contains(destination)
-            && let Err(error) = maps.exceptions.remove(&destination.key())
-            && !super::maps::is_absent(&error)
-        {
-            return Err(error.into());
+        if !kept.contains(destination) {
+            remove(&mut maps.exceptions, &destination.key())?;
         }
     }
     Ok(())
@@ -117,11 +117,7 @@ fn relax(maps: &mut Maps, after: &Settings) -> Result<(), KernelError> {
     maps.policy.set(0, policy, 0)?;
     let former: Vec<_> = maps.relaxed.keys().filter_map(Result::ok).collect();
     for key in former {
-        if let Err(error) = maps.relaxed.remove(&key)
-            && !super::maps::is_absent(&error)
-        {
-            return Err(error.into());
-        }
+        remove(&mut maps.relaxed, &key)?;
     }
     for (network, relaxed) in relaxed(&after.relaxations) {
         maps.relaxed.insert(&network.key(), relaxed, 0)?;
@@ -161,13 +157,20 @@ pub(super) fn take_over(maps: &mut Maps, after: &Settings) -> Result<(), KernelE
             .any(|kept| kept.prefix_len() == key.prefix_len() && kept.data() == key.data())
     };
     for key in former.iter().filter(|key| !is_kept(key)) {
-        if let Err(error) = maps.exceptions.remove(key)
-            && !super::maps::is_absent(&error)
-        {
-            return Err(error.into());
-        }
+        remove(&mut maps.exceptions, key)?;
     }
     Ok(())
+}
+
+/// Removes an entry; one that is not there is as good as removed.
+fn remove<K: Pod, V: Pod>(
+    map: &mut LpmTrie<MapData, K, V>,
+    key: &Key<K>,
+) -> Result<(), KernelError> {
+    match map.remove(key) {
+        Err(error) if !super::maps::is_absent(&error) => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 impl Settings {
