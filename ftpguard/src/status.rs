@@ -91,10 +91,16 @@ impl Status {
     /// The mode that packets and calls meet: while denials take no effect, monitor mode.
     #[must_use]
     pub fn effective_mode(&self) -> &str {
+        self.in_force(&self.mode)
+    }
+
+    /// The same where this mode is set, for the guard or for one FTP server.
+    #[must_use]
+    pub fn in_force<'a>(&self, mode: &'a str) -> &'a str {
         if self.not_enforced.is_some() {
             ModeArg::Monitor.label()
         } else {
-            &self.mode
+            mode
         }
     }
 }
@@ -113,8 +119,8 @@ impl Status {
     #[must_use]
     pub fn effect(&self) -> Effect {
         let mode = self.effective_mode();
-        let differs = self.ftpd_modes.iter().any(|ftpd| ftpd.mode != mode);
-        if differs && self.not_enforced.is_none() {
+        let mut ftpds = self.ftpd_modes.iter();
+        if ftpds.any(|ftpd| self.in_force(&ftpd.mode) != mode) {
             Effect::Partly
         } else if mode == ModeArg::Monitor.label() {
             Effect::Nowhere

@@ -236,11 +236,7 @@ fn add_state(registry: &mut Registry, status: &Status) {
     registry.register("mode", "1 for the mode in force, 0 for the other", mode);
     let ftpds = Family::<ByFtpdAndMode, Gauge>::default();
     for ftpd in &status.ftpd_modes {
-        let in_force = if status.not_enforced.is_some() {
-            "monitor"
-        } else {
-            &ftpd.mode
-        };
+        let in_force = status.in_force(&ftpd.mode);
         for mode in ["enforce", "monitor"] {
             ftpds
                 .get_or_create(&ByFtpdAndMode {
