@@ -4,7 +4,8 @@
 //! /proc is read ([`snapshot`]), what follows from it is decided ([`decide`]), and written
 //! without touching what the kernel side knows already ([`apply`]). This is repeated until a
 //! round adds nothing: what a process did between being read and being written is seen in the
-//! next one. Only then are the hooks attached that deny.
+//! next one. At the end what is known is compared with the open sockets: what closed meanwhile is
+//! not kept. Only then are the hooks attached that deny.
 
 pub(crate) mod alive;
 pub mod apply;
@@ -31,6 +32,7 @@ pub fn adopt(
     rules: &Rules,
 ) -> Result<Vec<(u64, SessionKey)>> {
     let mut sessions = Vec::new();
+    let mut listeners = Vec::new();
     for round in 1..=MAX_ROUNDS {
         let snapshot = reader.read().context("reading open sockets from /proc")?;
         let known = apply::known_sessions(kernel);
@@ -38,25 +40,37 @@ pub fn adopt(
         let Applied {
             added,
             opened,
+            listening,
             left_out,
         } = apply::apply(kernel, &plan).context("adopting open sessions")?;
         sessions.extend(opened);
+        listeners.extend(listening);
         if added == 0 || round == MAX_ROUNDS {
             for incident in left_out {
                 kernel.maps.leave_out(incident);
             }
         }
         if added == 0 {
-            apply::forget_closed(kernel, &plan, &mut sessions)
-                .context("checking adopted sessions")?;
             log::debug!("adopted {} sessions in {round} rounds", sessions.len());
-            return Ok(sessions);
+            break;
+        }
+        if round == MAX_ROUNDS {
+            log::warn!(
+                "this host opens FTP sessions faster than they can be adopted; some that were open \
+                 before the guard may fail their next transfer"
+            );
         }
     }
-    log::warn!(
-        "this host opens FTP sessions faster than they can be adopted; some that were open \
-         before the guard may fail their next transfer"
-    );
+    let known = apply::known_sessions(kernel);
+    let mut open = reader.open().context("reading open sockets once more")?;
+    if !known.keys().all(|key| open.sessions.contains(key))
+        || !(listeners.iter()).all(|(endpoint, _)| open.listeners.contains(endpoint))
+    {
+        open.add(reader.open().context("reading open sockets once more")?);
+    }
+    let gone = apply::forget_closed(kernel, &open, &known, &listeners)
+        .context("checking what was adopted")?;
+    sessions.retain(|(id, _)| !gone.contains(id));
     Ok(sessions)
 }
 

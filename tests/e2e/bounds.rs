@@ -34,7 +34,7 @@ fn incident(guard: &Guard, name: &str) -> u64 {
 
 /// Opens `count` sessions from one host and asks each for a port; gives how many of the announced
 /// ports let their client in, first to last.
-fn admitted(stage: &Stage, host: &Host, count: usize) -> Vec<bool> {
+pub(crate) fn admitted(stage: &Stage, host: &Host, count: usize) -> Vec<bool> {
     host.enter(|| {
         let mut sessions = Vec::new();
         for _ in 0..count {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use ftpguard_common::{
-    abi::{Listener, Peer, Process, SessionKey, process_flags},
+    abi::{Endpoint, Listener, Peer, Process, SessionKey, process_flags},
     net::Port,
     verdict::Incident,
 };
@@ -11,6 +11,7 @@ use ftpguard_common::{
 use super::{
     alive,
     decide::{KnownSessions, Plan},
+    snapshot::Snapshot,
 };
 use crate::kernel::{Added, Kernel, KernelError, Maps};
 
@@ -21,6 +22,8 @@ pub struct Applied {
     pub added: usize,
     /// The sessions among them.
     pub opened: Vec<(u64, SessionKey)>,
+    /// The listeners among them.
+    pub listening: Vec<(Endpoint, Listener)>,
     /// What there was no room for (rule K9), one for each entry.
     pub left_out: Vec<Incident>,
 }
@@ -108,6 +111,7 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
         let added = Maps::add(&mut maps.listeners, endpoint, listener)?;
         if applied.note(added, Incident::ListenerTableFull) {
             maps.hint_listener(endpoint.port, listener);
+            applied.listening.push((*endpoint, *listener));
         }
     }
     Ok(applied)
@@ -140,24 +144,85 @@ fn is_mistaken(known: &Listener, listener: &Listener) -> bool {
     known.control_port == Port::NONE && listener.control_port != Port::NONE
 }
 
-/// Takes back adopted sessions that closed between being read and being written: nobody else
-/// would. `plan` is that of the last round, which added nothing.
+/// What is open on the ftpd's side.
+#[derive(Clone, Debug, Default)]
+pub struct Open {
+    /// Control connections.
+    pub sessions: HashSet<SessionKey>,
+    /// Where sockets listen.
+    pub listeners: HashSet<Endpoint>,
+}
+
+impl Open {
+    /// What a snapshot showed.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            sessions: snapshot.connections.iter().map(|open| open.key).collect(),
+            listeners: (snapshot.listeners.iter())
+                .map(|socket| Endpoint::new(socket.address, socket.port))
+                .collect(),
+        }
+    }
+
+    /// Adds what another one showed: what changes while /proc is read may be left out of one.
+    pub fn add(&mut self, other: Self) {
+        self.sessions.extend(other.sessions);
+        self.listeners.extend(other.listeners);
+    }
+}
+
+/// Takes back what closed between being read and being written: nobody else would. So it does with
+/// sessions of a daemon that was killed before it came to that.
+///
+/// `known` are the sessions that the maps held, `listeners` those that were added, both before it
+/// was read what is `open`. Gives the sessions that went.
 pub fn forget_closed(
     kernel: &mut Kernel,
-    plan: &Plan,
-    sessions: &mut Vec<(u64, SessionKey)>,
-) -> Result<(), KernelError> {
-    let open: HashSet<SessionKey> = plan.sessions.iter().map(|(key, _)| *key).collect();
-    let mut closed = Vec::new();
-    sessions.retain(|(id, key)| {
-        let stays = open.contains(key);
-        if !stays {
-            closed.push((*id, *key));
+    open: &Open,
+    known: &KnownSessions,
+    listeners: &[(Endpoint, Listener)],
+) -> Result<HashSet<u64>, KernelError> {
+    let mut gone = HashSet::new();
+    for (key, id) in known {
+        if !open.sessions.contains(key) && forget(kernel, *id, key)? {
+            gone.insert(*id);
         }
-        stays
-    });
-    for (id, key) in closed {
-        forget(kernel, id, &key)?;
+    }
+    for (endpoint, listener) in listeners {
+        if !open.listeners.contains(endpoint) {
+            forget_listener(kernel, endpoint, listener)?;
+        }
+    }
+    Ok(gone)
+}
+
+/// Takes back a listener and its pinhole. Another socket that has the endpoint by now stays.
+fn forget_listener(
+    kernel: &mut Kernel,
+    endpoint: &Endpoint,
+    listener: &Listener,
+) -> Result<(), KernelError> {
+    let maps = &mut kernel.maps;
+    let Some(known) = Maps::find(&maps.listeners, endpoint)? else {
+        return Ok(());
+    };
+    if known == *listener {
+        maps.forget_listener(endpoint)?;
+    } else if known.socket != 0 && known.sockets > 1 {
+        let sockets = known.sockets - 1;
+        Maps::change(
+            &mut maps.listeners,
+            endpoint,
+            &Listener { sockets, ..known },
+        )?;
+    }
+    let pinhole = &listener.pinhole;
+    if pinhole.port != Port::NONE
+        && Maps::find(&maps.pinholes, pinhole)?
+            .is_some_and(|known| known.session == listener.session)
+    {
+        Maps::forget(&mut maps.pinholes, pinhole)?;
     }
     Ok(())
 }

@@ -16,6 +16,8 @@ use procfs::{
     process::{FDTarget, Process},
 };
 
+use super::apply::Open;
+
 /// The sockets that matter, and who holds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -87,14 +89,10 @@ impl Reader {
         Ok(snapshot)
     }
 
-    /// The control connections that are open now, whoever holds them.
-    pub fn connections(&self) -> ProcResult<HashSet<SessionKey>> {
+    /// What is open now, whoever holds it.
+    pub fn open(&self) -> ProcResult<Open> {
         let (snapshot, _) = self.sockets()?;
-        Ok(snapshot
-            .connections
-            .into_iter()
-            .map(|connection| connection.key)
-            .collect())
+        Ok(Open::of(&snapshot))
     }
 
     /// Sockets of every namespace, without their holders; and the watched processes.

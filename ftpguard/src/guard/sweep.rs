@@ -178,8 +178,8 @@ impl Guard {
             self.sweep.missing.clear();
             return Ok(());
         }
-        let open = match self.reader(&self.config).connections() {
-            Ok(open) => open,
+        let open = match self.reader(&self.config).open() {
+            Ok(open) => open.sessions,
             Err(error) => {
                 log::debug!("open sockets cannot be read: {error}");
                 return Ok(());
@@ -228,8 +228,9 @@ impl Guard {
         Ok(())
     }
 
-    /// The kernel side counts without locks. A count that was wrong in the same way twice is
-    /// set right; one that is wrong once may just be changing.
+    /// A client's last session may leave while its next one comes, and this daemon writes what the
+    /// kernel side adds to. A count that was wrong in the same way twice is set right; one that is
+    /// wrong once may just be changing.
     fn mend_peers(&mut self) -> Result<(), KernelError> {
         let mut right: HashMap<Peer, u32> = HashMap::new();
         for (key, _) in Maps::entries(&self.kernel.maps.sessions) {

@@ -6,16 +6,18 @@ use std::{
     sync::{LazyLock, Mutex},
 };
 
+use bytemuck::Zeroable as _;
 use ftpguard::{
     adopt::{
-        apply::{apply, disown},
+        apply::{Open, apply, disown, forget_closed, known_sessions},
         decide::Plan,
     },
     kernel::{Kernel, Maps},
 };
 use ftpguard_common::{
     abi::{
-        Admission, Endpoint, Listener, Mode, Origin, Pinhole, Process, SessionKey, process_flags,
+        Admission, Endpoint, Listener, Mode, Origin, Pinhole, Process, Session, SessionKey,
+        process_flags,
     },
     net::Port,
     verdict::Reason,
@@ -160,4 +162,83 @@ fn k10_a_listener_that_was_taken_for_foreign_is_adopted() {
     bed.ingress(&syn(THIEF, here, 30_001), Reason::NoPinhole);
     bed.ingress(&syn(client, here, 30_001), Reason::Pinhole);
     assert_eq!(apply(&mut bed.kernel, &plan).unwrap().added, 0);
+}
+
+/// K10, K5: a listener that closed between being read and being written is not kept, nor its
+/// pinhole: the next socket there would inherit both.
+#[test]
+fn k10_what_closed_meanwhile_is_not_kept() {
+    static ADOPTING: LazyLock<Mutex<Kernel>> =
+        LazyLock::new(|| Mutex::new(Kernel::load(&settings(Mode::Enforce, false)).unwrap()));
+    let mut bed = Bed::of(&ADOPTING);
+    let server = address("192.0.2.1");
+    bed.kernel.maps.add_address(server).unwrap();
+    let session = SessionKey {
+        client: address("198.51.100.7"),
+        server,
+        client_port: Port::new(1000),
+        server_port: Port::new(21),
+    };
+    let at = |port| Endpoint::new(server, Port::new(port));
+    let listener = |port| Listener {
+        session: 7,
+        socket: 0,
+        pinhole: session.pinhole(Port::new(port)),
+        tgid: process::id(),
+        control_port: Port::new(21),
+        admission: Admission::Pinhole as u16,
+        sockets: 1,
+    };
+    let ports = [30_001, 30_002, 30_003];
+    let plan = Plan {
+        listeners: ports.map(|port| (at(port), listener(port))).to_vec(),
+        pinholes: ports
+            .map(|port| {
+                let made = Pinhole::of(&session, 7, 0, 1, Origin::Adopted);
+                (session.pinhole(Port::new(port)), made)
+            })
+            .to_vec(),
+        ..Plan::default()
+    };
+    let applied = apply(&mut bed.kernel, &plan).unwrap();
+    assert_eq!(applied.listening.len(), 3);
+    // Another client's socket took the third port, as the kernel side writes it.
+    let other = Listener {
+        session: 8,
+        socket: 1,
+        sockets: 2,
+        ..listener(30_003)
+    };
+    let listeners = &mut bed.kernel.maps.listeners;
+    assert!(Maps::change(listeners, &at(30_003), &other).unwrap());
+
+    let mut other_session = session;
+    other_session.client_port = Port::new(1001);
+    for (id, key) in [(7, session), (9, other_session)] {
+        let open = Session {
+            id,
+            ..Session::zeroed()
+        };
+        bed.kernel.maps.sessions.insert(key, open, 0).unwrap();
+    }
+    let known = known_sessions(&bed.kernel);
+    let open = Open {
+        sessions: [session].into(),
+        listeners: [at(30_001)].into(),
+    };
+    let gone = forget_closed(&mut bed.kernel, &open, &known, &applied.listening).unwrap();
+    assert_eq!(gone, [9].into());
+    assert_eq!(known_sessions(&bed.kernel), [(session, 7)].into());
+    let (client, here) = ("198.51.100.7", "192.0.2.1");
+    bed.ingress(&syn(client, here, 30_001), Reason::Pinhole);
+    bed.ingress(&syn(client, here, 30_002), Reason::ClosedPort);
+    bed.ingress(&syn(client, here, 30_003), Reason::NoPinhole);
+    let left = Maps::find(&bed.kernel.maps.listeners, &at(30_003)).unwrap();
+    assert_eq!(
+        left,
+        Some(Listener {
+            sockets: 1,
+            ..other
+        })
+    );
 }
