@@ -36,6 +36,7 @@
 
 mod access;
 mod allowance;
+mod atomic;
 mod connect;
 mod egress;
 mod ingress;

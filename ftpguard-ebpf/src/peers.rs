@@ -1,6 +1,6 @@
 //! Who holds control connections now.
 
-use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
 use ftpguard_common::{
     abi::{EXCEPTION_PORT_BITS, Exception, Peer, SessionKey},
     net::{Address, Port},
@@ -8,6 +8,7 @@ use ftpguard_common::{
 };
 
 use crate::{
+    atomic::add_u32,
     maps::{EXCEPTIONS, PEERS},
     report::note,
 };
@@ -70,13 +71,19 @@ fn matches_exception(address: Address, port: Port) -> bool {
 #[inline(always)]
 fn add(peer: &Peer) {
     if let Some(count) = PEERS.get_ptr_mut(peer) {
-        // SAFETY: a count, written by few; a lost update is mended by the daemon's sweep.
-        unsafe { *count += 1 };
+        // SAFETY: the entry stays valid for the time of this program. The daemon may write a count
+        // anew; what is lost then it mends.
+        unsafe { add_u32(count, 1) };
         return;
     }
-    // Full: the client gets no more than its pinholes.
-    if PEERS.insert(peer, 1, 0).is_err() {
-        note(Incident::PeerTableFull);
+    if PEERS.insert(peer, 1, BPF_NOEXIST.into()).is_ok() {
+        return;
+    }
+    // Another processor was first, or there is no room: the client gets no more than its pinholes.
+    match PEERS.get_ptr_mut(peer) {
+        // SAFETY: as above.
+        Some(count) => unsafe { add_u32(count, 1) },
+        None => note(Incident::PeerTableFull),
     }
 }
 
@@ -86,12 +93,12 @@ fn subtract(peer: &Peer) {
         return;
     };
     // SAFETY: as in `add`.
-    let left = unsafe { *count };
-    if left > 1 {
-        // SAFETY: as in `add`.
-        unsafe { *count = left - 1 };
-        return;
+    unsafe { add_u32(count, -1) };
+    // SAFETY: as in `add`; volatile, because the compiler knows nothing of the addition.
+    let left = unsafe { core::ptr::read_volatile(count) };
+    if left.cast_signed() <= 0 {
+        // Gone already: as good as removed. One that joins in this moment is not counted until the
+        // daemon's next sweeps.
+        let _ = PEERS.remove(peer);
     }
-    // Gone already: as good as removed.
-    let _ = PEERS.remove(peer);
 }

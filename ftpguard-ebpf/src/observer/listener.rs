@@ -18,6 +18,7 @@ use super::{
     serving,
 };
 use crate::{
+    atomic::{add_u32, add_u64},
     ingress::{find_listener, remember},
     maps::{FORMER_LISTENERS, LISTENERS, PINHOLES, PORTS, PROCESSES, SESSIONS},
     relaxation,
@@ -214,16 +215,8 @@ fn used(key: &PinholeKey, pinhole: *mut Pinhole, client_port: Port) {
 fn use_once(pinhole: *mut Pinhole) -> bool {
     // SAFETY: the field lies within the entry, which stays valid for the time of this program.
     let uses = unsafe { &raw mut (*pinhole).uses };
-    // SAFETY: the pointer is valid and aligned. As in `add_to_word`: the plain form, which
-    // gives no result back.
-    unsafe {
-        core::arch::asm!(
-            "lock *(u32 *)({uses} + 0) += {step}",
-            uses = in(reg) uses,
-            step = in(reg) -1_i64,
-            options(nostack),
-        );
-    }
+    // SAFETY: the pointer is valid and aligned, and uses are only ever taken off.
+    unsafe { add_u32(uses, -1) };
     // SAFETY: as above; volatile, because the compiler knows nothing of the addition. Who comes
     // second may read what the other one has subtracted too, and then both remove the pinhole.
     let left = unsafe { core::ptr::read_volatile(uses) };
@@ -402,18 +395,9 @@ fn mark_lenient(port: Port) {
 #[inline(always)]
 fn add_to_word(port: Port, step: u64) {
     if let Some(word) = PORTS.get_ptr_mut(u32::from(port.number())) {
-        // `core` has no atomic addition for this target. The plain form, which gives no result
-        // back, is the one that Linux 5.10 knows.
         // SAFETY: the pointer is to an element of the array: aligned, valid, and changed by
-        // this instruction only once programs are attached.
-        unsafe {
-            core::arch::asm!(
-                "lock *(u64 *)({word} + 0) += {step}",
-                word = in(reg) word,
-                step = in(reg) step,
-                options(nostack),
-            );
-        }
+        // additions only once programs are attached.
+        unsafe { add_u64(word, step) };
     }
 }
 
