@@ -57,7 +57,7 @@ pub(crate) fn settings(mode: Mode, bounce_shield: bool) -> Settings {
             active: Active::Client as u32,
             uses: 1,
             serving_age: 1_000_000_000,
-            barred_age: 60_000_000_000,
+            barred_age: 3_600_000_000_000,
             // There is no daemon, and tests take their time.
             heartbeat_age: u64::MAX,
             without_daemon: 0,

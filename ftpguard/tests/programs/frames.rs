@@ -185,6 +185,38 @@ pub(crate) fn with_extensions(client: &str, count: usize) -> Vec<u8> {
     ipv6_frame(client, ip_number::IPV6_DEST_OPTIONS, &payload)
 }
 
+/// One header of each of these kinds before the TCP header, the shortest that its kind allows; a
+/// fragment header is that of a whole packet.
+pub(crate) fn with_headers6(client: &str, kinds: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    let next = kinds.iter().skip(1).chain([&ip_number::TCP.0]);
+    for (kind, next) in kinds.iter().zip(next) {
+        match kind {
+            // RFC 8200 section 4.5: no offset, none to follow.
+            44 => payload.extend([*next, 0, 0, 0, 0, 0, 0, 9]),
+            // RFC 4302 section 2: in units of four bytes, less two.
+            51 => payload.extend([*next, 2, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]),
+            _ => payload.extend([*next, 0, 1, 4, 0, 0, 0, 0]),
+        }
+    }
+    payload.extend(SYN_HEADER);
+    ipv6_frame(client, IpNumber(kinds[0]), &payload)
+}
+
+/// The frame behind one more tag of this type.
+pub(crate) fn tagged(mut frame: Vec<u8>, kind: u16) -> Vec<u8> {
+    let [high, low] = kind.to_be_bytes();
+    frame.splice(12..12, [high, low, 0, 0]);
+    frame
+}
+
+/// A first fragment that ends behind a destination options header.
+pub(crate) fn with_options_only6(client: &str) -> Vec<u8> {
+    let mut frame = with_fragment6(client, 0, &[ip_number::TCP.0, 0, 1, 4, 0, 0, 0, 0]);
+    frame[14 + 40] = ip_number::IPV6_DEST_OPTIONS.0;
+    frame
+}
+
 pub(crate) fn with_fragment6(client: &str, units: u16, payload: &[u8]) -> Vec<u8> {
     let fragment = Ipv6FragmentHeader::new(
         ip_number::TCP,

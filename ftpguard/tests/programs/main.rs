@@ -21,9 +21,9 @@ use bed::{
     address, listen, load,
 };
 use frames::{
-    SYN_HEADER, data_syn, syn, tcp_frame, udp_frame, with_extensions, with_first_fragment,
-    with_fragment4, with_fragment6, with_ipv4_options, with_one_tag, with_tcp_options,
-    with_two_tags,
+    SYN_HEADER, data_syn, syn, tagged, tcp_frame, udp_frame, with_extensions, with_first_fragment,
+    with_fragment4, with_fragment6, with_headers6, with_ipv4_options, with_one_tag,
+    with_options_only6, with_tcp_options, with_two_tags,
 };
 use ftpguard::kernel::Kernel;
 use ftpguard_common::{
@@ -193,6 +193,11 @@ fn options_tags_and_extension_headers_hide_nothing_i5() {
         bed.ingress(&with_extensions(CLIENT6, count), Reason::Pinhole);
         bed.ingress(&with_extensions(THIEF6, count), Reason::NoPinhole);
     }
+    for kind in EXTENSIONS {
+        println!("IPv6 extension header {kind}");
+        bed.ingress(&with_headers6(CLIENT6, &[kind]), Reason::Pinhole);
+        bed.ingress(&with_headers6(THIEF6, &[kind]), Reason::NoPinhole);
+    }
     println!("an IPv6 first fragment");
     bed.ingress(&with_fragment6(CLIENT6, 0, SYN_HEADER), Reason::Pinhole);
     bed.ingress(&with_fragment6(THIEF6, 0, SYN_HEADER), Reason::NoPinhole);
@@ -217,13 +222,17 @@ fn what_the_hook_cannot_follow_is_counted_and_left_to_the_kernel_i5() {
     bed.ingress(&wrong_version, Reason::Malformed);
 }
 
+/// Every extension header that is followed, by its number (RFC 8200 section 4, RFC 4302, RFC 6275,
+/// RFC 7401, RFC 5533).
+const EXTENSIONS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
+
 #[test]
 fn a_frame_cut_anywhere_is_malformed_or_judged_alike() {
     let bed = Bed::new(Mode::Enforce);
     // Where the flags end; of a first fragment also from where on it is known to be one.
     let ipv4 = 14 + 20;
     let ipv6 = 14 + 40;
-    for (whole, flags_end, fragment) in [
+    let mut frames = vec![
         (syn(THIEF, SERVER, LIVE), ipv4 + 14, None),
         (with_one_tag(THIEF), ipv4 + 4 + 14, None),
         (with_two_tags(THIEF), ipv4 + 8 + 14, None),
@@ -238,7 +247,23 @@ fn a_frame_cut_anywhere_is_malformed_or_judged_alike() {
             ipv6 + 8 + 14,
             Some(ipv6 + 4),
         ),
-    ] {
+    ];
+    for kind in EXTENSIONS {
+        let length = if kind == 51 { 16 } else { 8 };
+        let whole = with_headers6(THIEF6, &[kind]);
+        frames.push((whole, ipv6 + length + 14, None));
+        let whole = with_headers6(THIEF6, &[0, kind, 60]);
+        frames.push((whole, ipv6 + 8 + length + 8 + 14, None));
+    }
+    for kind in [0x8100, 0x88a8] {
+        frames.push((tagged(syn(THIEF, SERVER, LIVE), kind), ipv4 + 4 + 14, None));
+        frames.push((
+            tagged(syn(THIEF6, SERVER6, LIVE), kind),
+            ipv6 + 4 + 14,
+            None,
+        ));
+    }
+    for (whole, flags_end, fragment) in frames {
         // TEST_RUN wants an Ethernet header.
         for length in 14..=whole.len() {
             let reason = if length >= flags_end {
@@ -277,6 +302,7 @@ fn fragments_that_hide_or_overwrite_flags_are_dropped_i5() {
         &with_fragment6(THIEF6, 1, &SYN_HEADER[..8]),
         Reason::TinyFragment,
     );
+    bed.ingress(&with_options_only6(THIEF6), Reason::TinyFragment);
     // Later fragments carry no header and are not judged.
     bed.uncounted(&with_fragment4(THIEF, 2, &SYN_HEADER[..8]));
     bed.uncounted(&with_fragment6(THIEF6, 2, &SYN_HEADER[..8]));

@@ -124,7 +124,7 @@ fn composed() -> impl Strategy<Value = Vec<u8>> {
     ];
     let extensions = vec(
         (
-            proptest::sample::select(vec![0_u8, 43, 44, 51, 60]),
+            proptest::sample::select(vec![0_u8, 43, 44, 51, 60, 135, 139, 140]),
             0..3_usize,
         ),
         0..5,
