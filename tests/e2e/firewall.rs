@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ftpguard_common::verdict::Reason;
 use ftpguard_tests::{
     Family, Guard,
     attack::{self, Answer},
@@ -106,6 +107,10 @@ fn a_closed_firewall_opens_for_live_pinholes() {
             );
             let data = client.enter(|| client::connect(announced).map(drop));
             data.expect("namespace").expect("the client connects");
+            // Used: the session is still open.
+            wait_until_empty(&stage);
+            ftp.passive(Commands::Extended).expect("a port");
+            assert_eq!(elements(&stage).len(), 1, "{}", guard.log());
             drop(ftp);
             wait_until_empty(&stage);
         }
@@ -170,6 +175,44 @@ fn count_lost(stage: &Stage, away: Duration) -> (usize, usize) {
         Ok((lost, done))
     });
     counted.expect("namespace").expect("every transfer works")
+}
+
+/// The kernel's own helper, as its manual recommends it.
+const HELPER: &str = "
+table inet helper {
+    ct helper ftp { type \"ftp\" protocol tcp; }
+    chain prerouting {
+        type filter hook prerouting priority -150;
+        tcp dport 21 ct helper set \"ftp\"
+    }
+    chain input {
+        type filter hook input priority 0;
+        ct state established,related accept
+        tcp dport 50000-50031 drop
+    }
+}
+";
+
+/// nf_conntrack_ftp beside the guard: it opens what it reads, and the guard lets in whom it knows.
+#[test]
+fn the_kernels_helper_beside_the_guard() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+    nft(&stage, HELPER);
+    // Nothing but the helper opens the range.
+    play(&stage, Scene::Passive, Winner::Honest, None);
+    for xdp_mode in ["native", "generic", "tc"] {
+        let options = Options {
+            xdp_mode,
+            ..Options::default()
+        };
+        let guard = guard_with(&stage, &options);
+        for scene in [Scene::Passive, Scene::Active, Scene::ThiefFirst] {
+            play(&stage, scene, Winner::Honest, Some(&guard));
+        }
+        let denied = guard.counter(Reason::NoPinhole).expect("a counter");
+        assert!(denied > 0, "the guard judged nobody in {xdp_mode}");
+    }
 }
 
 /// A set that is not there is said at the start, with its remedy.

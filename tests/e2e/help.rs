@@ -146,3 +146,22 @@ pub(crate) fn control(host: &Host) -> SocketAddr {
 pub(crate) fn is_kept_out(theft: &Answer) -> bool {
     matches!(theft, Answer::Refused | Answer::Silent)
 }
+
+/// One of the kernel's network counters in this host's network namespace
+/// (Documentation/networking/snmp_counter.rst).
+pub(crate) fn network_counter(host: &Host, group: &str, name: &str) -> u64 {
+    let counters = host
+        .enter(|| std::fs::read_to_string("/proc/thread-self/net/netstat"))
+        .expect("namespace")
+        .expect("counters");
+    let mut lines = counters
+        .lines()
+        .filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
+    let (names, numbers) = (lines.next().expect("names"), lines.next().expect("numbers"));
+    let (_, number) = names
+        .split(' ')
+        .zip(numbers.split(' '))
+        .find(|(found, _)| *found == name)
+        .expect("the counter");
+    number.parse().expect("a number")
+}

@@ -14,7 +14,10 @@ use ftpguard_tests::{
     scenario::{Scene, Stage, Winner},
 };
 
-use crate::help::{guard, is_kind, play, stage};
+use crate::{
+    detours::ip,
+    help::{guard, is_kind, play, stage},
+};
 
 /// Where the proxy accepts control connections.
 const PROXY_PORT: u16 = 2121;
@@ -111,4 +114,51 @@ fn i8_a_proxy_hides_all_clients() {
     assert_eq!(refusal(&guard), None);
     play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
     assert!(!transfers(&stage, by_proxy), "denied again");
+}
+
+/// I8: all clients come from this host's gateway, which translates their addresses. A pinhole
+/// protects none of them from any other: the guard says so, and does not pretend to.
+#[test]
+fn i8_a_gateway_hides_all_clients() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let (server, gateway) = (stage.sandbox.server(), stage.sandbox.third());
+    let address = gateway.address(Family::V4).to_string();
+    let control = server.socket(Family::V4, CONTROL_PORT);
+    let sessions = || -> Vec<FtpClient> {
+        let login = || gateway.enter(|| FtpClient::login(control));
+        let session = |_| login().expect("namespace").expect("a session");
+        (0..ENOUGH).map(session).collect()
+    };
+    // From a neighbour so many sessions are nothing strange.
+    let guard_before = guard(&stage);
+    let open = sessions();
+    play(
+        &stage,
+        Scene::ThiefFirst,
+        Winner::Honest,
+        Some(&guard_before),
+    );
+    assert_eq!(refusal(&guard_before), None);
+    drop((open, guard_before));
+
+    ip(server, &format!("route add default via {address}"));
+    let guard = guard(&stage);
+    let open = sessions();
+    guard
+        .wait_for_event("that nothing is enforced", |event| {
+            is_kind(event, "enforcement-refused")
+        })
+        .expect("it is told");
+    let said = refusal(&guard).unwrap_or_else(|| panic!("no reason:\n{}", guard.log()));
+    for word in [address.as_str(), "this host's gateway", "hidden_clients"] {
+        assert!(said.contains(word), "no {word:?} in {said}");
+    }
+    drop(open);
+    play(&stage, Scene::Passive, Winner::Honest, Some(&guard));
+    guard
+        .wait_for_event("that it enforces again", |event| {
+            is_kind(event, "enforcement-resumed")
+        })
+        .expect("it is told");
+    play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
 }

@@ -8,7 +8,7 @@ use ftpguard_tests::{
     guard::Options,
 };
 
-use crate::help::{control, guard_with, race, stage};
+use crate::help::{control, guard_with, network_counter, race, stage};
 
 /// An ftpd whose sockets are Multipath TCP's, as programs in Go have them by default.
 const MULTIPATH: &str = include_str!("mptcp_ftpd.py");
@@ -76,19 +76,8 @@ fn multipath_tcp() {
         }
     }
     // Without word from the kernel the test would pass over plain TCP just as well.
-    let counters = server
-        .enter(|| std::fs::read_to_string("/proc/thread-self/net/netstat"))
-        .expect("namespace")
-        .expect("counters");
-    let mut lines = counters.lines().filter(|line| line.starts_with("MPTcpExt"));
-    let (names, numbers) = (lines.next().expect("names"), lines.next().expect("numbers"));
-    let established = names
-        .split(' ')
-        .zip(numbers.split(' '))
-        .find(|(name, _)| *name == "MPCapableACKRX")
-        .expect("the counter");
     // Control and data connection of each transfer.
-    let established: u32 = established.1.parse().expect("a number");
+    let established = network_counter(server, "MPTcpExt", "MPCapableACKRX");
     assert!(
         established >= 8,
         "{established} connections over Multipath TCP"

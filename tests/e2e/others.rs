@@ -13,7 +13,8 @@ use ftpguard_tests::{
 };
 
 use crate::{
-    help::{control, guard, guard_with, play, race, stage},
+    detours::ip,
+    help::{attached, control, guard, guard_with, play, race, stage},
     interfaces::BPF_OTHER,
 };
 
@@ -105,6 +106,35 @@ fn auto_says_why_it_is_not_native() {
         "{}",
         second.log()
     );
+}
+
+/// Where the driver refuses XDP, `native` names interface and remedy, and `auto` takes TC.
+#[test]
+fn a_driver_that_refuses_xdp() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let server = stage.sandbox.server();
+    // A dummy's driver has no XDP at all (drivers/net/dummy.c).
+    for command in ["link add plain type dummy", "link set plain up"] {
+        ip(server, command);
+    }
+    let with = |xdp_mode| Options {
+        interfaces: [INTERFACE, "plain"].map(str::to_owned).to_vec(),
+        xdp_mode,
+        ..Options::default()
+    };
+    let refused = Guard::start(&stage.sandbox, &with("native")).expect_err("there is no XDP");
+    let told = format!("{refused:#}");
+    for word in ["plain", "--xdp-mode"] {
+        assert!(told.contains(word), "no {word:?} in {told}");
+    }
+    assert_eq!(attached(&stage), [""; 0], "half attached");
+    let guard = guard_with(&stage, &with("auto"));
+    let status = guard.status().expect("a status");
+    let rows = status["interfaces"].as_array().expect("rows");
+    for row in rows {
+        assert_eq!(row["ingress"], "tc", "{row}");
+    }
+    play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
 }
 
 /// Other tools' tcx programs run before and after the guard's, and go on doing so.
