@@ -8,6 +8,7 @@ mod cost;
 mod dist;
 mod exec;
 mod ftpds;
+mod fuzz;
 mod kernels;
 mod record;
 mod run;
@@ -50,6 +51,8 @@ enum Task {
     Dist(dist::Arguments),
     /// Boot every supported kernel in QEMU, and run the tests there
     Kernels(kernels::Arguments),
+    /// Run the fuzz targets of everything that reads bytes of strangers
+    Fuzz(fuzz::Arguments),
     /// Kill, restart, hang and upgrade the daemon while clients transfer and others attack
     Soak(soak::Arguments),
     /// The part of `run` that needs root
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Task::Cost(arguments) => cost::cost(&arguments),
         Task::Dist(arguments) => dist::dist(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Kernels(arguments) => kernels::kernels(&arguments),
+        Task::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Task::Soak(arguments) => soak::soak(&arguments),
         Task::QuickStart(arguments) => dist::quick_start(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Demo(arguments) => run::demo(&arguments),

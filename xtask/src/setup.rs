@@ -53,6 +53,11 @@ const TOOLS: &[Tool] = &[
         "ethtool",
         "turns an interface's offloads on and off",
     ),
+    tool(
+        "c++",
+        "g++",
+        "builds libFuzzer, which the fuzz targets run in",
+    ),
     tool("setpriv", "util-linux", "runs a test without root's rights"),
     tool("systemctl", "systemd", "runs the unit in the sandbox"),
     tool(

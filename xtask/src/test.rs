@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::{
     bench, build, check,
     exec::{as_root, cargo, output, shown},
+    fuzz,
     kernels::{self, Matrix},
     setup,
 };
@@ -65,6 +66,7 @@ pub(crate) fn test(arguments: &Arguments) -> Result<ExitCode> {
         Ok(binary) => {
             run_suites(arguments, &binary, &mut tally);
             if arguments.filter.is_none() {
+                run_fuzz(&mut tally);
                 run_bench(&binary, &mut tally);
                 run_kernels(&mut tally);
             }
@@ -112,6 +114,20 @@ fn run_suites(arguments: &Arguments, binary: &Path, tally: &mut Tally) {
     examples.args(["--exclude", "ftpguard-ebpf"]);
     if let Err(error) = run_suite("documentation", &mut examples, tally) {
         tally.fail(format!("documentation: {error:#}"));
+    }
+}
+
+/// How long each fuzz target runs.
+const FUZZ_SECONDS: u32 = 8;
+
+/// Runs the fuzz targets for a moment, on what was kept and what it leads to.
+fn run_fuzz(tally: &mut Tally) {
+    println!("\n== fuzz targets");
+    for result in fuzz::run_all(FUZZ_SECONDS) {
+        match result {
+            Ok(()) => tally.passed += 1,
+            Err(error) => tally.fail(format!("{error:#}")),
+        }
     }
 }
 
