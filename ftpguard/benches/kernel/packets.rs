@@ -102,6 +102,7 @@ fn paths() -> Vec<Path> {
             add(program, "SYN to a foreign listener", syn(thief, FOREIGN));
             add(program, "SYN of a control peer", syn(client, UNKNOWN));
         }
+        add("watch_ingress", "data segment", data());
         add(
             "guard_and_watch_egress",
             "data segment",

@@ -14,6 +14,7 @@ mod progress;
 mod report;
 mod scale;
 mod set_up;
+mod share;
 mod smoke;
 mod stats;
 mod table;
