@@ -12,7 +12,7 @@ use ftpguard_common::verdict::Reason;
 use ftpguard_tests::{
     Family, FtpClient, Host,
     client::Commands,
-    ftpd::{CONTROL_PORT, Kind, Settings},
+    ftpd::{CONTROL_PORT, Kind, Settings, UPLOADS},
     guard::Options,
 };
 use nix::sys::socket::{
@@ -58,7 +58,7 @@ fn store(host: &Host, ftp: &mut FtpClient, to: SocketAddrV4, name: &str) {
         .expect("a data connection");
     data.write_all(b"in the SYN").expect("writing");
     data.shutdown(Shutdown::Write).expect("the end");
-    ftp.command(&format!("STOR {name}"))
+    ftp.command(&format!("STOR {UPLOADS}/{name}"))
         .and_then(|reply| reply.opens("STOR"))
         .expect("STOR");
     ftp.reply()
@@ -94,11 +94,14 @@ fn i2_data_in_the_syn() {
     }
     let steal = |to| {
         let before = accepted();
-        thief
-            .enter(|| open(to).and_then(|mut stream| stream.write_all(b"a lie")))
+        let mut stream = thief
+            .enter(|| open(to))
             .expect("namespace")
-            .expect("writing");
-        std::thread::sleep(Duration::from_millis(200));
+            .expect("cookie");
+        // It waits for an answer to the SYN, and shall not wait for long.
+        let wait = Some(Duration::from_millis(300));
+        stream.set_write_timeout(wait).expect("a time limit");
+        let _ = stream.write_all(b"a lie");
         accepted() - before
     };
     let mut ftp = login(client, control);

@@ -113,8 +113,8 @@ fn auto_says_why_it_is_not_native() {
 fn a_driver_that_refuses_xdp() {
     let stage = stage(Settings::unchecked(Kind::Vsftpd));
     let server = stage.sandbox.server();
-    // A dummy's driver has no XDP at all (drivers/net/dummy.c).
-    for command in ["link add plain type dummy", "link set plain up"] {
+    // A bridge's driver has no XDP at all (`br_netdev_ops` in net/bridge/br_device.c).
+    for command in ["link add plain type bridge", "link set plain up"] {
         ip(server, command);
     }
     let with = |xdp_mode| Options {
