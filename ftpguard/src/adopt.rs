@@ -19,7 +19,10 @@ use ftpguard_common::{
 };
 
 use self::{apply::Applied, decide::Rules, snapshot::Reader};
-use crate::kernel::{Kernel, KernelError, Maps};
+use crate::{
+    fault,
+    kernel::{Kernel, KernelError, Maps},
+};
 
 /// How often /proc is read at most. Two rounds are the rule; a busy ftpd may need a third.
 const MAX_ROUNDS: usize = 5;
@@ -35,6 +38,7 @@ pub fn adopt(
         let snapshot = reader.read().context("reading open sockets from /proc")?;
         let known = apply::known_sessions(kernel);
         let plan = decide::decide(&snapshot, rules, &known);
+        fault::step("adopting what is open").context("adopting open sessions")?;
         let Applied {
             added,
             opened,
@@ -47,6 +51,7 @@ pub fn adopt(
             }
         }
         if added == 0 {
+            fault::step("looking again at what was adopted").context("adopting open sessions")?;
             apply::forget_closed(kernel, &plan, &mut sessions)
                 .context("checking adopted sessions")?;
             log::debug!("adopted {} sessions in {round} rounds", sessions.len());
