@@ -64,8 +64,8 @@ const READ_FOR_PINHOLES: usize = 4_096;
 /// How many questions wait for the main loop.
 const QUESTIONS: usize = 16;
 
-/// Guards until SIGINT or SIGTERM. When it returns after one of these, nothing is attached, unless
-/// `--on-stop keep` was given. After a failed start everything is as it was before; after a
+/// Guards until SIGINT, SIGTERM or SIGUSR1. When it returns after one of the first two, nothing is
+/// attached, unless `--on-stop keep` was given; after SIGUSR1 the kernel goes on guarding. After a failed start everything is as it was before; after a
 /// failure later on the kernel goes on guarding, where it is pinned.
 pub fn run(args: &RunArgs) -> Result<()> {
     let runtime = runtime::Builder::new_current_thread()
@@ -82,7 +82,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         let keep = match &ended {
             Ok(Ended::Stopped) => guard.config.on_stop == OnStop::Keep,
             Ok(Ended::Detached) => false,
-            Err(_) => true,
+            Ok(Ended::Kept) | Err(_) => true,
         };
         guard.finish(keep);
         ended.map(drop)

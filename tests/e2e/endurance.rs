@@ -262,6 +262,72 @@ fn a_stop_that_keeps_guarding() {
 #[test]
 fn a_second_daemon_refuses_the_same_pins() {
     let stage = stage(Settings::unchecked(Kind::Vsftpd));
+/// K10, K2: a restart of the service, or an upgrade, ends the daemon with SIGUSR1. Whatever
+/// `on_stop` says, the kernel goes on guarding until the next daemon has taken over: a thief never
+/// gets in, a transfer goes on, and an announced port is reached with the first SYN.
+#[test]
+fn k10_a_restart_leaves_no_gap() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let options = Options {
+        xdp_mode: "native",
+        more: vec!["--on-stop=detach".into()],
+        ..Options::default()
+    };
+    let guard = guard_with(&stage, &options);
+    let runtime = guard.runtime_dir().to_owned();
+    let client = stage.sandbox.client();
+    let knock = |port| attack::knock(stage.sandbox.thief(), port).expect("a try");
+    let guard = client
+        .enter(|| {
+            let mut running = stage.login(Family::V4).expect("login");
+            let port = running.passive(Commands::Classic).expect("PASV");
+            let data = client::connect(port).expect("data connection");
+            let mut announced = stage.login(Family::V6).expect("login");
+            let port = announced.passive(Commands::Extended).expect("EPSV");
+
+            let stopped = guard.stop(Signal::SIGUSR1).expect("it stops");
+            assert!(stopped.status.success(), "{stopped:?}");
+            assert!(stopped.stderr.contains("goes on guarding"), "{stopped:?}");
+            let thief = knock(port);
+            assert!(matches!(thief, Answer::Silent), "no daemon: {thief:?}");
+            // Made and used while there is none.
+            play(&stage, Scene::Passive, Winner::Honest, None);
+            play(&stage, Scene::ThiefFirst, Winner::Honest, None);
+
+            let guard = again(&stage, &options, &runtime);
+            let thief = knock(port);
+            assert!(matches!(thief, Answer::Silent), "taken over: {thief:?}");
+            let content = running.receive(FILE, data.stream).expect("the file");
+            assert!(stage.is_file(&content));
+            let data = client::connect(port).expect("the announced port");
+            assert_eq!(data.syns_lost, 0);
+            let content = announced.receive(FILE, data.stream).expect("the file");
+            assert!(stage.is_file(&content));
+            guard
+        })
+        .expect("namespace");
+    assert_eq!(states(&runtime), 1);
+    play_all(&stage, Some(&guard));
+    // A stop is a stop.
+    guard.stop(Signal::SIGTERM).expect("it stops");
+    assert_eq!(states(&runtime), 0);
+    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+}
+
+/// Where nothing is pinned nothing can stay, and that is said.
+#[test]
+fn a_restart_without_pins_detaches() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let options = Options {
+        more: vec!["--pin=false".into()],
+        ..Options::default()
+    };
+    let stopped = guard_with(&stage, &options).stop(Signal::SIGUSR1);
+    let stopped = stopped.expect("it stops");
+    assert!(stopped.stderr.contains("nothing is pinned"), "{stopped:?}");
+    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+}
+
     let guard = guard(&stage);
     let pins = guard::pins(guard.runtime_dir());
     let options = Options {
