@@ -1,6 +1,9 @@
 //! Everything is bounded: a client's share, every table, and what a full one does (rule K9).
 
-use std::{fmt::Write as _, fs, net::Ipv4Addr, thread, time::Duration};
+use std::{
+    fmt::Write as _, fs, net::Ipv4Addr, os::unix::fs::PermissionsExt as _, path::PathBuf,
+    process::Command, thread, time::Duration,
+};
 
 use ftpguard_common::{abi::MAX_ADDRESSES, verdict::Reason};
 use ftpguard_tests::{
@@ -8,10 +11,12 @@ use ftpguard_tests::{
     attack::{self, Answer},
     client::{self, Commands},
     ftpd::{Activation, FILE, Kind, Settings},
-    guard::Options,
+    guard::{self, Options, binary},
+    process,
     sandbox::Host,
     scenario::{Scene, Stage, Winner},
 };
+use nix::sys::signal::Signal;
 
 use crate::help::{guard_with, is_kind, play, stage};
 
@@ -221,6 +226,84 @@ fn more_addresses_than_fit_are_no_reason_to_end() {
     assert!(guard.status().is_ok(), "{}", guard.log());
     one_transfer(&stage, stage.sandbox.client());
     play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
+}
+
+/// A program that is the guard, with this at its standard error.
+fn with_stderr(stage: &Stage, before: &str, stderr: &str) -> PathBuf {
+    let folder = guard::folder(&stage.sandbox, "stderr").expect("a folder");
+    let path = folder.join("ftpguard");
+    let script = format!(
+        "#!/bin/sh\n{before}\nexec {} \"$@\" 2>{stderr}\n",
+        binary().display()
+    );
+    fs::write(&path, script).expect("the script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
+    path
+}
+
+/// Nobody reads the log: its pipe is full, and the guard goes on all the same, and ends.
+#[test]
+fn a_log_that_nobody_reads_stalls_nothing() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let pipe = stage.sandbox.folder().join("nobody-reads");
+    // Both ends are the guard's own, so that it never breaks; and it is full from the start.
+    let before = format!(
+        "mkfifo {0}\nexec 3<>{0}\ntimeout 1 cat /dev/zero >&3",
+        pipe.display()
+    );
+    let options = Options {
+        binary: with_stderr(&stage, &before, "&3"),
+        ..Options::default()
+    };
+    let guard = guard_with(&stage, &options);
+    // Each is a line; more than wait for a reader.
+    for _ in 0..1_500 {
+        guard.signal(Signal::SIGHUP).expect("a signal");
+        thread::sleep(Duration::from_micros(500));
+    }
+    one_transfer(&stage, stage.sandbox.client());
+    play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
+    assert!(guard.status().is_ok());
+    let stopped = guard.stop(Signal::SIGTERM).expect("it stops");
+    assert!(stopped.status.success(), "{stopped:?}");
+    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+}
+
+/// The disk with the log is full: nothing is lost but the log, and a failure is still told by the
+/// exit status.
+#[test]
+fn a_full_disk_stalls_nothing() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let full = with_stderr(&stage, "", "/dev/full");
+    let options = Options {
+        binary: full.clone(),
+        ..Options::default()
+    };
+    let guard = guard_with(&stage, &options);
+    guard.signal(Signal::SIGHUP).expect("a signal");
+    one_transfer(&stage, stage.sandbox.client());
+    let stopped = guard.stop(Signal::SIGTERM).expect("it stops");
+    assert!(stopped.status.success(), "{stopped:?}");
+    for (arguments, status) in [
+        (
+            &["run", "--iface", "nowhere", "--config", "/dev/null"][..],
+            1,
+        ),
+        (&["run", "--config", "/no/such/file"], 3),
+        (&["nonsense"], 2),
+    ] {
+        let mut command = Command::new(&full);
+        let ended = stage
+            .sandbox
+            .server()
+            .run(command.args(arguments), Duration::from_secs(20))
+            .expect("it ends");
+        assert_eq!(
+            ended.status.code(),
+            Some(status),
+            "{arguments:?}: {ended:?}"
+        );
+    }
 }
 
 /// K9: a full table denies the newcomer, counts and tells; who is in it stays.
