@@ -28,7 +28,7 @@ fn with(more: &[&str]) -> Options {
 }
 
 /// How often an incident was counted.
-fn incident(guard: &Guard, name: &str) -> u64 {
+pub(crate) fn incident(guard: &Guard, name: &str) -> u64 {
     let status = guard.status().expect("status");
     status["incidents"]
         .as_array()
@@ -338,4 +338,68 @@ fn k9_a_full_table_denies_the_newcomer() {
     let large = tables(&guard.status().expect("status")).expect("memory");
     println!("4 sessions: {small} bytes, 20000: {large}");
     assert!(large > small + 20_000 * 100, "{small} {large}");
+}
+
+/// Does something to a map of the guard (`bpf_maps.py`); gives what that printed.
+pub(crate) fn touch_map(guard: &Guard, action: &str, map: &str, more: &[String]) -> String {
+    let pins = guard::pins(guard.runtime_dir());
+    let mut states = fs::read_dir(pins).expect("its pins");
+    let state = states.next().expect("a state").expect("a state").path();
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", include_str!("bpf_maps.py"), action]);
+    command.arg(state.join("maps").join(map)).args(more);
+    process::run(&mut command, Duration::from_secs(30))
+        .expect("the map takes it")
+        .stdout
+}
+
+/// K9: in each of the other tables, too, who finds no room harms nobody, is let in by nobody else's
+/// place, and is counted and told.
+#[test]
+fn k9_a_full_table_of_any_kind_harms_nobody_else() {
+    for (map, told) in [
+        ("LISTENERS", "listener-table-full"),
+        ("PEERS", "peer-table-full"),
+        ("PROCESSES", "process-table-full"),
+    ] {
+        let stage = stage(Settings::unchecked(Kind::Vsftpd));
+        let guard = guard_with(&stage, &with(&["--max-sessions=20"]));
+        let log = || format!("{map}\n{}", guard.log());
+        let honest = stage.sandbox.client();
+        honest
+            .enter(|| {
+                let mut first = stage.login(Family::V4).expect("login");
+                let announced = first.passive(Commands::Classic).expect("PASV");
+                let added = touch_map(&guard, "fill", map, &[]);
+                assert!(added.trim().parse::<u32>().is_ok_and(|added| added > 10));
+
+                let newcomer = || {
+                    let mut ftp = stage
+                        .login(Family::V4)
+                        .expect("its control connection works");
+                    let port = ftp.passive(Commands::Classic).expect("PASV");
+                    (ftp, port)
+                };
+                let (_held, port) = stage.sandbox.third().enter(newcomer).expect("namespace");
+                // The listener of a process that is not known is looked at in /proc.
+                thread::sleep(Duration::from_millis(500));
+                for port in [port, announced] {
+                    let thief = attack::knock(stage.sandbox.thief(), port).expect("a try");
+                    assert!(!matches!(thief, Answer::Connected(_)), "{}", log());
+                }
+                let own = attack::knock(stage.sandbox.third(), port).expect("a try");
+                println!("{map}: the newcomer: {own:?}");
+
+                let data = client::connect(announced).expect("its pinhole is there");
+                let content = first.receive(FILE, data.stream).expect("the file");
+                assert!(stage.is_file(&content), "{}", log());
+            })
+            .expect("namespace");
+        guard
+            .wait_for_event("of the full table", |event| {
+                is_kind(event, "out-of-room") && event["what"] == told
+            })
+            .expect("event");
+        assert!(incident(&guard, told) >= 1, "{}", log());
+    }
 }

@@ -21,6 +21,7 @@ use ftpguard_tests::{
     scenario::{Scene, Stage},
     service_manager::ServiceManager,
 };
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::help::{off_then_on, stage};
@@ -178,7 +179,8 @@ fn the_unit_allows_every_call_that_the_guard_makes() {
                 .then_some(())
         })
         .expect("it is killed");
-    assert!(manager.log().contains("SYS"), "{}", manager.log());
+    let signal = manager.property(NAME, "ExecMainStatus").expect("a status");
+    assert_eq!(signal, (Signal::SIGSYS as i32).to_string());
     drop(manager);
 
     let options = "--mode enforce --passive-ports 50000-50031";
