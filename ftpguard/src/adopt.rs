@@ -20,7 +20,10 @@ use ftpguard_common::{
 };
 
 use self::{apply::Applied, decide::Rules, snapshot::Reader};
-use crate::kernel::{Kernel, KernelError, Maps};
+use crate::{
+    fault,
+    kernel::{Kernel, KernelError, Maps},
+};
 
 /// How often /proc is read at most. Two rounds are the rule; a busy ftpd may need a third.
 const MAX_ROUNDS: usize = 5;
@@ -37,6 +40,7 @@ pub fn adopt(
         let snapshot = reader.read().context("reading open sockets from /proc")?;
         let known = apply::known_sessions(kernel);
         let plan = decide::decide(&snapshot, rules, &known);
+        fault::step("adopting what is open").context("adopting open sessions")?;
         let Applied {
             added,
             opened,
@@ -61,6 +65,7 @@ pub fn adopt(
             );
         }
     }
+    fault::step("looking again at what was adopted").context("adopting open sessions")?;
     let known = apply::known_sessions(kernel);
     let mut open = reader.open().context("reading open sockets once more")?;
     if !known.keys().all(|key| open.sessions.contains(key))

@@ -43,6 +43,7 @@ use crate::{
     control_socket::{ControlSocket, Question},
     doctor::predict::Seen,
     events::{Ends, Happening},
+    fault,
     journal::Journal,
     kernel::{Attached, Kernel, KernelError, Maps, Ring},
     memory, metrics,
@@ -63,8 +64,8 @@ const READ_FOR_PINHOLES: usize = 4_096;
 /// How many questions wait for the main loop.
 const QUESTIONS: usize = 16;
 
-/// Guards until SIGINT or SIGTERM. When it returns after one of these, nothing is attached, unless
-/// `--on-stop keep` was given. After a failed start everything is as it was before; after a
+/// Guards until SIGINT, SIGTERM or SIGUSR1. When it returns after one of the first two, nothing is
+/// attached, unless `--on-stop keep` was given; after SIGUSR1 the kernel goes on guarding. After a failed start everything is as it was before; after a
 /// failure later on the kernel goes on guarding, where it is pinned.
 pub fn run(args: &RunArgs) -> Result<()> {
     let runtime = runtime::Builder::new_current_thread()
@@ -81,7 +82,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         let keep = match &ended {
             Ok(Ended::Stopped) => guard.config.on_stop == OnStop::Keep,
             Ok(Ended::Detached) => false,
-            Err(_) => true,
+            Ok(Ended::Kept) | Err(_) => true,
         };
         guard.finish(keep);
         ended.map(drop)
@@ -142,7 +143,7 @@ impl Guard {
         let firewall = Firewall::open(&config.nft_set)?;
         // Before anything is attached: a second guard on the same folder ends here.
         let socket = ControlSocket::bind(&args.runtime_dir, &config.socket_group)?;
-        let settings = settings(&config, &host, args.pins(&config));
+        let mut settings = settings(&config, &host, args.pins(&config));
         let mut kernel = Kernel::load(&settings)?;
         let rings = Rings {
             events: Ring::new(kernel.take_events()?).context("watching the event ring buffer")?,
@@ -187,11 +188,20 @@ impl Guard {
             configured: config.clone(),
             config,
         };
+        let follows_another = guard.kernel.follows_another();
         guard.attach()?;
-        guard.kernel.commit(&settings)?;
-        privileges::drop_the_rest()?;
-        memory::give_back();
         guard.mode_changed()?;
+        settings.policy.refused = guard.clients.refusal().is_some().into();
+        guard.kernel.commit(&settings)?;
+        // Not earlier: who takes over has to see the former links go.
+        if let Err(error) = drop_privileges() {
+            if follows_another {
+                // What was there before is replaced: this stands in its place.
+                guard.kernel.keep();
+            }
+            return Err(error);
+        }
+        memory::give_back();
         let (ask, questions) = mpsc::channel(QUESTIONS);
         if let Some(metrics) = metrics {
             tokio::spawn(metrics.serve(ask.clone()));
@@ -268,6 +278,11 @@ impl Guard {
                 self.state.origins.made(pinhole.server_port, pinhole.origin);
             }
         }
+        if first && self.kernel.is_inherited() {
+            // The former settings are in force until everything is in place.
+            self.notice_hidden();
+            return Ok(());
+        }
         self.judge_clients()?;
         Ok(())
     }
@@ -300,4 +315,9 @@ impl Guard {
         }
         journal.finish();
     }
+}
+
+fn drop_privileges() -> Result<()> {
+    fault::step("giving up privileges")?;
+    privileges::drop_the_rest()
 }

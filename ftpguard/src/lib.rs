@@ -45,9 +45,12 @@ pub mod why;
 #[cfg(test)]
 mod packaging;
 
-use std::ffi::OsString;
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use self::{
     cli::{Cli, Command, Exit, Refusal},
@@ -65,23 +68,31 @@ where
     let cli = match cli::parse(arguments) {
         Ok(cli) => cli,
         Err(Refusal::Help(text)) => {
-            print!("{text}");
+            // Who reads no further has what they wanted.
+            let _ = write!(io::stdout(), "{text}");
             return Exit::Done;
         }
         Err(Refusal::Usage(line)) => {
-            eprintln!("ftpguard: {line}");
+            logging::complain(&line);
             return Exit::Usage;
         }
     };
-    logging::start();
-    match carry_out(cli) {
+    let started = if matches!(cli.command, Command::Run(_)) {
+        logging::start_queued().context("starting the thread of the log")
+    } else {
+        logging::start();
+        Ok(())
+    };
+    let exit = match started.and_then(|()| carry_out(cli)) {
         Ok(()) => Exit::Done,
         Err(error) => {
             log::debug!("{error:?}");
             logging::fatal(&one_line(&error));
             exit_of(&error)
         }
-    }
+    };
+    logging::finish();
+    exit
 }
 
 fn exit_of(error: &anyhow::Error) -> Exit {

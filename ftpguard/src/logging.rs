@@ -3,8 +3,19 @@
 //!
 //! The service manager names the connection in `JOURNAL_STREAM` (`systemd.exec(5)`). Lines that
 //! merely go there arrive without fields; so they are sent to the journal's own socket.
+//!
+//! The running guard has a thread that writes them, see [`queue`].
 
-use std::{env, io, os::fd::AsFd};
+mod queue;
+
+use std::{
+    env,
+    io::{self, Write as _},
+    os::fd::AsFd,
+    sync::OnceLock,
+    thread,
+    time::Duration,
+};
 
 use env_filter::FilteredLog;
 use log::{Level, LevelFilter, Record as LogRecord};
@@ -12,37 +23,110 @@ use nix::sys::stat::fstat;
 use serde_json::Value;
 use systemd_journal_logger::JournalLog;
 
-use crate::events::{Happening, Record};
+use self::queue::{Line, Queue, Told};
+use crate::{
+    events::{Happening, Record},
+    privileges::drop_all,
+};
 
 /// The name under which the journal files everything.
 const IDENTIFIER: &str = "ftpguard";
 /// Which lines are logged unless `RUST_LOG` says otherwise.
 const DEFAULT: &str = "info";
 
+/// How long the last lines may take to be read when the guard ends.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// The lines of a guard that runs.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
 /// Starts logging; `RUST_LOG` chooses what.
 pub fn start() {
-    if let Some(journal) = journal(io::stderr()) {
-        let choice = env::var("RUST_LOG").unwrap_or_else(|_| DEFAULT.to_owned());
-        let filter = env_filter::Builder::new().parse(&choice).build();
-        let most = filter.filter();
-        let log = FilteredLog::new(journal, filter);
-        if log::set_boxed_logger(Box::new(log)).is_ok() {
-            log::set_max_level(most);
+    match journal(io::stderr()) {
+        Some(journal) => start_with(journal),
+        None => {
+            // Fails where a test has set a logger already.
+            let _ = text().try_init();
         }
-        return;
     }
-    let choice = env_logger::Env::default().default_filter_or(DEFAULT);
-    // Fails where a test has set a logger already.
-    let _ = env_logger::Builder::from_env(choice).try_init();
+}
+
+/// Starts logging for a guard that is to run: nothing that it does waits for whoever reads.
+pub fn start_queued() -> io::Result<()> {
+    let queue = QUEUE.get_or_init(Queue::default).clone();
+    let journal = journal(io::stderr());
+    if journal.is_some() {
+        start_with(queue.clone());
+    } else {
+        let target = env_logger::Target::Pipe(Box::new(queue.clone()));
+        let _ = text().target(target).try_init();
+    }
+    thread::Builder::new()
+        .name("log".to_owned())
+        .stack_size(64 * 1024)
+        .spawn(move || {
+            if let Err(error) = drop_all() {
+                log::warn!("the thread that writes the log: {error:#}");
+            }
+            write_lines(&queue, journal.as_ref());
+        })
+        .map(drop)
+}
+
+/// Waits for the last lines to be read, but not for ever.
+pub fn finish() {
+    if let Some(queue) = QUEUE.get() {
+        queue.wait_until_written(LAST_LINES);
+    }
+}
+
+fn text() -> env_logger::Builder {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(DEFAULT))
+}
+
+fn start_with(log: impl log::Log + 'static) {
+    let choice = env::var("RUST_LOG").unwrap_or_else(|_| DEFAULT.to_owned());
+    let filter = env_filter::Builder::new().parse(&choice).build();
+    let most = filter.filter();
+    if log::set_boxed_logger(Box::new(FilteredLog::new(log, filter))).is_ok() {
+        log::set_max_level(most);
+    }
+}
+
+fn write_lines(queue: &Queue, journal: Option<&JournalLog>) -> ! {
+    loop {
+        // A reader that has gone away, or a full disk, is no reason to stop guarding.
+        let _ = match (queue.next(), journal) {
+            (Line::Text(text), _) => io::stderr().lock().write_all(&text),
+            (Line::Record(record), Some(journal)) => {
+                record.give(|record| journal.journal_send(record))
+            }
+            (Line::Record(record), None) => {
+                record.give(|record| writeln!(io::stderr().lock(), "{}", record.args()))
+            }
+            (Line::Dropped(count), Some(journal)) => send_line(journal, &Told(count).to_string()),
+            (Line::Dropped(count), None) => {
+                writeln!(io::stderr().lock(), "ftpguard: {}", Told(count))
+            }
+        };
+    }
 }
 
 /// Tells why the command failed: the last line of standard error, or an error in the journal.
 pub fn fatal(line: &str) {
-    if journal(io::stderr()).is_some() && log::max_level() >= LevelFilter::Error {
+    let to_journal = journal(io::stderr()).is_some() && log::max_level() >= LevelFilter::Error;
+    if to_journal {
         log::error!("{line}");
+    } else if let Some(queue) = QUEUE.get() {
+        queue.add(Line::Text(format!("ftpguard: {line}\n").into_bytes()));
     } else {
-        eprintln!("ftpguard: {line}");
+        complain(line);
     }
+}
+
+/// Writes one line to standard error, if that takes it.
+pub fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "ftpguard: {line}");
 }
 
 /// The journal, where this output is connected to it and it answers.

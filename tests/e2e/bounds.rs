@@ -1,6 +1,9 @@
 //! Everything is bounded: a client's share, every table, and what a full one does (rule K9).
 
-use std::{fmt::Write as _, fs, net::Ipv4Addr, thread, time::Duration};
+use std::{
+    fmt::Write as _, fs, net::Ipv4Addr, os::unix::fs::PermissionsExt as _, path::PathBuf,
+    process::Command, thread, time::Duration,
+};
 
 use ftpguard_common::{abi::MAX_ADDRESSES, verdict::Reason};
 use ftpguard_tests::{
@@ -8,10 +11,12 @@ use ftpguard_tests::{
     attack::{self, Answer},
     client::{self, Commands},
     ftpd::{Activation, FILE, Kind, Settings},
-    guard::Options,
+    guard::{self, Options, binary},
+    process,
     sandbox::Host,
     scenario::{Scene, Stage, Winner},
 };
+use nix::sys::signal::Signal;
 
 use crate::help::{guard_with, is_kind, play, stage};
 
@@ -23,7 +28,7 @@ fn with(more: &[&str]) -> Options {
 }
 
 /// How often an incident was counted.
-fn incident(guard: &Guard, name: &str) -> u64 {
+pub(crate) fn incident(guard: &Guard, name: &str) -> u64 {
     let status = guard.status().expect("status");
     status["incidents"]
         .as_array()
@@ -223,6 +228,84 @@ fn more_addresses_than_fit_are_no_reason_to_end() {
     play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
 }
 
+/// A program that is the guard, with this at its standard error.
+fn with_stderr(stage: &Stage, before: &str, stderr: &str) -> PathBuf {
+    let folder = guard::folder(&stage.sandbox, "stderr").expect("a folder");
+    let path = folder.join("ftpguard");
+    let script = format!(
+        "#!/bin/sh\n{before}\nexec {} \"$@\" 2>{stderr}\n",
+        binary().display()
+    );
+    fs::write(&path, script).expect("the script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
+    path
+}
+
+/// Nobody reads the log: its pipe is full, and the guard goes on all the same, and ends.
+#[test]
+fn a_log_that_nobody_reads_stalls_nothing() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let pipe = stage.sandbox.folder().join("nobody-reads");
+    // Both ends are the guard's own, so that it never breaks; and it is full from the start.
+    let before = format!(
+        "mkfifo {0}\nexec 3<>{0}\ntimeout 1 cat /dev/zero >&3",
+        pipe.display()
+    );
+    let options = Options {
+        binary: with_stderr(&stage, &before, "&3"),
+        ..Options::default()
+    };
+    let guard = guard_with(&stage, &options);
+    // Each is a line; more than wait for a reader.
+    for _ in 0..1_500 {
+        guard.signal(Signal::SIGHUP).expect("a signal");
+        thread::sleep(Duration::from_micros(500));
+    }
+    one_transfer(&stage, stage.sandbox.client());
+    play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
+    assert!(guard.status().is_ok());
+    let stopped = guard.stop(Signal::SIGTERM).expect("it stops");
+    assert!(stopped.status.success(), "{stopped:?}");
+    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+}
+
+/// The disk with the log is full: nothing is lost but the log, and a failure is still told by the
+/// exit status.
+#[test]
+fn a_full_disk_stalls_nothing() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let full = with_stderr(&stage, "", "/dev/full");
+    let options = Options {
+        binary: full.clone(),
+        ..Options::default()
+    };
+    let guard = guard_with(&stage, &options);
+    guard.signal(Signal::SIGHUP).expect("a signal");
+    one_transfer(&stage, stage.sandbox.client());
+    let stopped = guard.stop(Signal::SIGTERM).expect("it stops");
+    assert!(stopped.status.success(), "{stopped:?}");
+    for (arguments, status) in [
+        (
+            &["run", "--iface", "nowhere", "--config", "/dev/null"][..],
+            1,
+        ),
+        (&["run", "--config", "/no/such/file"], 3),
+        (&["nonsense"], 2),
+    ] {
+        let mut command = Command::new(&full);
+        let ended = stage
+            .sandbox
+            .server()
+            .run(command.args(arguments), Duration::from_secs(20))
+            .expect("it ends");
+        assert_eq!(
+            ended.status.code(),
+            Some(status),
+            "{arguments:?}: {ended:?}"
+        );
+    }
+}
+
 /// K9: a full table denies the newcomer, counts and tells; who is in it stays.
 #[test]
 fn k9_a_full_table_denies_the_newcomer() {
@@ -255,4 +338,68 @@ fn k9_a_full_table_denies_the_newcomer() {
     let large = tables(&guard.status().expect("status")).expect("memory");
     println!("4 sessions: {small} bytes, 20000: {large}");
     assert!(large > small + 20_000 * 100, "{small} {large}");
+}
+
+/// Does something to a map of the guard (`bpf_maps.py`); gives what that printed.
+pub(crate) fn touch_map(guard: &Guard, action: &str, map: &str, more: &[String]) -> String {
+    let pins = guard::pins(guard.runtime_dir());
+    let mut states = fs::read_dir(pins).expect("its pins");
+    let state = states.next().expect("a state").expect("a state").path();
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", include_str!("bpf_maps.py"), action]);
+    command.arg(state.join("maps").join(map)).args(more);
+    process::run(&mut command, Duration::from_secs(30))
+        .expect("the map takes it")
+        .stdout
+}
+
+/// K9: in each of the other tables, too, who finds no room harms nobody, is let in by nobody else's
+/// place, and is counted and told.
+#[test]
+fn k9_a_full_table_of_any_kind_harms_nobody_else() {
+    for (map, told) in [
+        ("LISTENERS", "listener-table-full"),
+        ("PEERS", "peer-table-full"),
+        ("PROCESSES", "process-table-full"),
+    ] {
+        let stage = stage(Settings::unchecked(Kind::Vsftpd));
+        let guard = guard_with(&stage, &with(&["--max-sessions=20"]));
+        let log = || format!("{map}\n{}", guard.log());
+        let honest = stage.sandbox.client();
+        honest
+            .enter(|| {
+                let mut first = stage.login(Family::V4).expect("login");
+                let announced = first.passive(Commands::Classic).expect("PASV");
+                let added = touch_map(&guard, "fill", map, &[]);
+                assert!(added.trim().parse::<u32>().is_ok_and(|added| added > 10));
+
+                let newcomer = || {
+                    let mut ftp = stage
+                        .login(Family::V4)
+                        .expect("its control connection works");
+                    let port = ftp.passive(Commands::Classic).expect("PASV");
+                    (ftp, port)
+                };
+                let (_held, port) = stage.sandbox.third().enter(newcomer).expect("namespace");
+                // The listener of a process that is not known is looked at in /proc.
+                thread::sleep(Duration::from_millis(500));
+                for port in [port, announced] {
+                    let thief = attack::knock(stage.sandbox.thief(), port).expect("a try");
+                    assert!(!matches!(thief, Answer::Connected(_)), "{}", log());
+                }
+                let own = attack::knock(stage.sandbox.third(), port).expect("a try");
+                println!("{map}: the newcomer: {own:?}");
+
+                let data = client::connect(announced).expect("its pinhole is there");
+                let content = first.receive(FILE, data.stream).expect("the file");
+                assert!(stage.is_file(&content), "{}", log());
+            })
+            .expect("namespace");
+        guard
+            .wait_for_event("of the full table", |event| {
+                is_kind(event, "out-of-room") && event["what"] == told
+            })
+            .expect("event");
+        assert!(incident(&guard, told) >= 1, "{}", log());
+    }
 }

@@ -1,7 +1,7 @@
 //! The kernel side outlives the daemon (rules K10, M2).
 
 use std::{
-    fs,
+    fs, mem,
     os::unix::fs::chown,
     path::{Path, PathBuf},
     process::Command,
@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ftpguard_common::verdict::Reason;
+use ftpguard_common::{
+    abi::{Session, SessionKey},
+    verdict::Reason,
+};
 use ftpguard_tests::{
     Family, Guard,
     attack::{self, Answer},
@@ -26,7 +29,8 @@ use nix::{
 };
 
 use crate::{
-    help::{attached, guard, guard_with, play, stage},
+    bounds::{incident, touch_map},
+    help::{attached, guard, guard_with, is_kind, play, stage},
     zoo_stress::length,
 };
 
@@ -258,6 +262,72 @@ fn a_stop_that_keeps_guarding() {
     play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
 }
 
+/// K10, K2: a restart of the service, or an upgrade, ends the daemon with SIGUSR1. Whatever
+/// `on_stop` says, the kernel goes on guarding until the next daemon has taken over: a thief never
+/// gets in, a transfer goes on, and an announced port is reached with the first SYN.
+#[test]
+fn k10_a_restart_leaves_no_gap() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let options = Options {
+        xdp_mode: "native",
+        more: vec!["--on-stop=detach".into()],
+        ..Options::default()
+    };
+    let guard = guard_with(&stage, &options);
+    let runtime = guard.runtime_dir().to_owned();
+    let client = stage.sandbox.client();
+    let knock = |port| attack::knock(stage.sandbox.thief(), port).expect("a try");
+    let guard = client
+        .enter(|| {
+            let mut running = stage.login(Family::V4).expect("login");
+            let port = running.passive(Commands::Classic).expect("PASV");
+            let data = client::connect(port).expect("data connection");
+            let mut announced = stage.login(Family::V6).expect("login");
+            let port = announced.passive(Commands::Extended).expect("EPSV");
+
+            let stopped = guard.stop(Signal::SIGUSR1).expect("it stops");
+            assert!(stopped.status.success(), "{stopped:?}");
+            assert!(stopped.stderr.contains("goes on guarding"), "{stopped:?}");
+            let thief = knock(port);
+            assert!(matches!(thief, Answer::Silent), "no daemon: {thief:?}");
+            // Made and used while there is none.
+            play(&stage, Scene::Passive, Winner::Honest, None);
+            play(&stage, Scene::ThiefFirst, Winner::Honest, None);
+
+            let guard = again(&stage, &options, &runtime);
+            let thief = knock(port);
+            assert!(matches!(thief, Answer::Silent), "taken over: {thief:?}");
+            let content = running.receive(FILE, data.stream).expect("the file");
+            assert!(stage.is_file(&content));
+            let data = client::connect(port).expect("the announced port");
+            assert_eq!(data.syns_lost, 0);
+            let content = announced.receive(FILE, data.stream).expect("the file");
+            assert!(stage.is_file(&content));
+            guard
+        })
+        .expect("namespace");
+    assert_eq!(states(&runtime), 1);
+    play_all(&stage, Some(&guard));
+    // A stop is a stop.
+    guard.stop(Signal::SIGTERM).expect("it stops");
+    assert_eq!(states(&runtime), 0);
+    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+}
+
+/// Where nothing is pinned nothing can stay, and that is said.
+#[test]
+fn a_restart_without_pins_detaches() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let options = Options {
+        more: vec!["--pin=false".into()],
+        ..Options::default()
+    };
+    let stopped = guard_with(&stage, &options).stop(Signal::SIGUSR1);
+    let stopped = stopped.expect("it stops");
+    assert!(stopped.stderr.contains("nothing is pinned"), "{stopped:?}");
+    play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+}
+
 /// Two daemons at once: the second refuses, also with a runtime folder of its own.
 #[test]
 fn a_second_daemon_refuses_the_same_pins() {
@@ -431,4 +501,105 @@ fn capabilities_are_given_up() {
     play_all(&stage, Some(&guard));
     guard.stop(Signal::SIGTERM).expect("it stops");
     play(&stage, Scene::ThiefFirst, Winner::Attacker, None);
+}
+
+/// How many sessions the guard knows.
+fn sessions(guard: &Guard) -> Option<u64> {
+    guard.status().expect("status")["sessions"].as_u64()
+}
+
+/// A close that was missed: a session that has no socket is ended in the second round of a look
+/// at all sockets, and the one that has one stays.
+#[test]
+fn a_session_without_a_socket_is_swept() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let guard = guard(&stage);
+    stage
+        .sandbox
+        .client()
+        .enter(|| {
+            let mut ftp = stage.login(Family::V4).expect("login");
+            let bytes = |offset: usize, hex: &str| [offset.to_string(), hex.to_owned()];
+            let mut changes = vec!["key".to_owned()];
+            // 192.0.2.99, port 4711.
+            changes.extend(bytes(
+                mem::offset_of!(SessionKey, client),
+                "00000000000000000000ffffc0000263",
+            ));
+            changes.push("key".to_owned());
+            changes.extend(bytes(mem::offset_of!(SessionKey, client_port), "1267"));
+            changes.push("value".to_owned());
+            changes.extend(bytes(mem::offset_of!(Session, id), "4d00000000000000"));
+            touch_map(&guard, "copy", "SESSIONS", &changes);
+            let is_its_end = |event: &serde_json::Value| {
+                is_kind(event, "session-closed") && event["client"] == "192.0.2.99"
+            };
+            // Two rounds of half a minute, and up to one until the first.
+            let deadline = Instant::now() + Duration::from_secs(100);
+            while !guard.events().iter().any(is_its_end) {
+                assert!(Instant::now() < deadline, "{}", guard.log());
+                thread::sleep(Duration::from_millis(500));
+            }
+            assert_eq!(sessions(&guard), Some(1), "{}", guard.log());
+            let content = ftp
+                .retrieve_passive(FILE, Commands::Classic)
+                .expect("the file");
+            assert!(stage.is_file(&content));
+        })
+        .expect("namespace");
+}
+
+/// The ring buffer of events is full while the daemon hangs: what was lost is counted and told, and
+/// the daemon then knows what is true all the same.
+#[test]
+fn lost_events_are_counted_and_the_truth_is_read_anew() {
+    // Each is an event; the ring buffer has room for about ten thousand.
+    const LISTENS: &str = "
+import socket
+for number in range(30000):
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind(('0.0.0.0', 50016 + number % 16))
+    one.listen()
+    one.close()
+";
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let guard = guard(&stage);
+    let login = || stage.login(Family::V4).expect("login");
+    let client = stage.sandbox.client();
+    let closed = [client.enter(login), client.enter(login)];
+    assert_eq!(sessions(&guard), Some(2), "{}", guard.log());
+    let id = Pid::from_raw(guard.id().cast_signed());
+    kill(id, Signal::SIGSTOP).expect("it is stopped");
+    let mut listens = Command::new("/usr/bin/python3");
+    let listened = stage
+        .sandbox
+        .server()
+        .run(listens.args(["-c", LISTENS]), Duration::from_secs(30));
+    // Nobody tells of these.
+    let opened = client.enter(login);
+    drop(closed);
+    thread::sleep(Duration::from_millis(200));
+    kill(id, Signal::SIGCONT).expect("it goes on");
+    listened
+        .and_then(|done| done.success("listens"))
+        .expect("they listen");
+    // It looks for losses every ten seconds.
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while !guard.events().iter().any(|it| is_kind(it, "events-lost")) {
+        assert!(Instant::now() < deadline, "{}", guard.log());
+        thread::sleep(Duration::from_millis(200));
+    }
+    assert!(incident(&guard, "event-lost") > 0, "{}", guard.log());
+    assert_eq!(sessions(&guard), Some(1), "{}", guard.log());
+    let mut ftp = opened.expect("namespace");
+    client
+        .enter(|| {
+            let content = ftp
+                .retrieve_passive(FILE, Commands::Classic)
+                .expect("the file");
+            assert!(stage.is_file(&content));
+        })
+        .expect("namespace");
+    play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
 }

@@ -9,6 +9,7 @@ use ftpguard_tests::{
     client::{self, Commands},
     ftpd::{FILE, Kind, Settings},
     guard::{self, Options},
+    sandbox::INTERFACE,
     scenario::{Scene, Stage, Winner},
 };
 use nix::sys::signal::Signal;
@@ -179,4 +180,150 @@ fn a_first_start_that_is_killed_hinders_nobody() {
         guard.stop(Signal::SIGTERM).expect("it stops");
         assert!(!guard::pins(&runtime).exists());
     }
+}
+
+/// The second interface.
+const SECOND: &str = "eth1";
+
+/// In which mode XDP runs on each interface that has it, sorted.
+fn xdp(stage: &Stage) -> Vec<String> {
+    let shown = stage.sandbox.server().ip(&["-json", "link", "show"]);
+    let shown = shown.expect("ip link").stdout;
+    let links: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let mut found: Vec<String> = links
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|link| Some(format!("{} {}", link["ifname"], link.get("xdp")?["mode"])))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Lets every step of a start fail that follows another guard with `before`; each interface's XDP
+/// gate is to stay as it was. Then it succeeds. Gives what XDP is like in the end.
+fn keeps_xdp(stage: &Stage, before: &Options, after: &Options, what: &[&str]) -> Vec<String> {
+    let former = Guard::start(&stage.sandbox, before).expect("it starts");
+    let gates = xdp(stage);
+    let runtime = former.kill().expect("it is killed");
+    assert_eq!(xdp(stage), gates);
+    let mut table = String::new();
+    // Whatever comes before it is tried by the others.
+    for number in 24..MANY {
+        let fault = Options {
+            fault: Some(number.to_string()),
+            ..after.clone()
+        };
+        match Guard::start_in(&stage.sandbox, &fault, &runtime) {
+            Ok(guard) => {
+                let changed = xdp(stage);
+                assert_eq!(winner(stage), Winner::Honest, "{}", guard.log());
+                guard.stop(Signal::SIGTERM).expect("it stops");
+                assert_eq!(xdp(stage), Vec::<String>::new());
+                assert!(!guard::pins(&runtime).exists());
+                for step in what {
+                    assert!(table.contains(step), "{step} never failed\n{table}");
+                }
+                return changed;
+            }
+            Err(error) => {
+                let step = step(&error);
+                let _ = writeln!(table, "{number:>3} {step}");
+                let is_over = step == "giving up privileges";
+                if !is_over {
+                    assert_eq!(xdp(stage), gates, "{step}");
+                }
+                assert_eq!(winner(stage), Winner::Honest, "{step}");
+                if is_over {
+                    // It has replaced what was there before, and stays.
+                    assert_eq!(xdp(stage).len(), gates.len(), "{step}");
+                }
+            }
+        }
+    }
+    panic!("it never starts\n{table}");
+}
+
+fn with_mode(xdp_mode: &'static str, more: &[&str]) -> Options {
+    Options {
+        xdp_mode,
+        interfaces: vec![INTERFACE.to_owned(), SECOND.to_owned()],
+        more: more.iter().map(|&one| one.to_owned()).collect(),
+        ..Options::default()
+    }
+}
+
+fn two_interfaces() -> Stage {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    stage
+        .sandbox
+        .plug(stage.sandbox.server(), SECOND)
+        .expect("a second interface");
+    stage
+}
+
+/// Two interfaces' XDP hooks are taken from a former state: where the second cannot be, the first
+/// is given back.
+#[test]
+fn a_replacement_that_fails_keeps_xdp_on_every_interface() {
+    let stage = two_interfaces();
+    let gates = keeps_xdp(
+        &stage,
+        &with_mode("native", &[]),
+        &with_mode("native", &["--max-sessions=300"]),
+        &["taking XDP on eth0 over", "taking XDP on eth1 over"],
+    );
+    assert_eq!(gates.len(), 2, "{gates:?}");
+}
+
+/// Another mode of XDP: the former one holds until the start is sure to succeed, whether the state
+/// fits or is replaced.
+#[test]
+fn a_start_in_another_xdp_mode_that_fails_keeps_the_former() {
+    let stage = two_interfaces();
+    let steps = [
+        "ending XDP on eth0",
+        "XDP on eth0 in the other mode",
+        "ending XDP on eth1",
+        "XDP on eth1 in the other mode",
+    ];
+    for (before, after, more) in [
+        ("native", "generic", &[][..]),
+        ("generic", "native", &["--max-sessions=300"]),
+    ] {
+        let (before, after) = (with_mode(before, &[]), with_mode(after, more));
+        let gates = keeps_xdp(&stage, &before, &after, &steps);
+        assert_eq!(gates.len(), 2, "{gates:?}");
+    }
+}
+
+/// M1: a start in monitor mode that fails does not take the former guard's mode away.
+#[test]
+fn m1_a_takeover_that_fails_leaves_the_mode() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let former = Guard::start(&stage.sandbox, &options(None)).expect("it starts");
+    let runtime = former.kill().expect("it is killed");
+    let monitor = |fault| Options {
+        mode: "monitor",
+        ..options(fault)
+    };
+    let mut failed = Vec::new();
+    for number in (12..MANY).step_by(3) {
+        match Guard::start_in(&stage.sandbox, &monitor(Some(number.to_string())), &runtime) {
+            Ok(guard) => {
+                assert!(failed.len() > 3, "{failed:?}");
+                assert_eq!(winner(&stage), Winner::Attacker, "{}", guard.log());
+                return;
+            }
+            Err(error) => failed.push(step(&error)),
+        }
+        if failed
+            .last()
+            .is_some_and(|step| step == "giving up privileges")
+        {
+            continue;
+        }
+        assert_eq!(winner(&stage), Winner::Honest, "{failed:?}");
+    }
+    panic!("it never starts: {failed:?}");
 }

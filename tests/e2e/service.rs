@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -20,6 +21,7 @@ use ftpguard_tests::{
     scenario::{Scene, Stage},
     service_manager::ServiceManager,
 };
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::help::{off_then_on, stage};
@@ -158,7 +160,98 @@ fn the_unit_guards_under_systemd() {
     let stopped = manager.run(&["systemctl", "stop", NAME]).expect("stop");
     assert!(stopped.status.success(), "{stopped:?}");
     assert_eq!(manager.property(NAME, "Result").expect("result"), "success");
-    assert!(!manager.log().contains("SIGSYS"), "{}", manager.log());
+}
+
+/// What the filter of system calls refuses ends the guard here, instead of with an error that it
+/// might not notice: it makes no call that the unit does not allow.
+#[test]
+fn the_unit_allows_every_call_that_the_guard_makes() {
+    const DEADLY: &str = "SystemCallErrorNumber=kill\nRestart=no";
+    let sandbox = Sandbox::new().expect("sandbox");
+    let result = |manager: &ServiceManager| manager.property(NAME, "Result").unwrap_or_default();
+    // It would be seen: without one that the guard needs, it is killed.
+    let without = drop_in("", &format!("{DEADLY}\nSystemCallFilter=~bpf"));
+    let manager = boot(&sandbox, &without);
+    manager
+        .wait_for("end by a refused call", || {
+            ["signal", "core-dump"]
+                .contains(&result(&manager).as_str())
+                .then_some(())
+        })
+        .expect("it is killed");
+    let signal = manager.property(NAME, "ExecMainStatus").expect("a status");
+    assert_eq!(signal, (Signal::SIGSYS as i32).to_string());
+    drop(manager);
+
+    let options = "--mode enforce --passive-ports 50000-50031";
+    let manager = boot(&sandbox, &drop_in(options, DEADLY));
+    manager.wait_until_active(NAME).expect("the guard is ready");
+    let target = sandbox.server().socket(Family::V4, 50_005);
+    for verb in ["reload", "restart"] {
+        let answer = attack::knock(sandbox.thief(), target).expect("a knock");
+        assert!(matches!(answer, Answer::Silent), "{answer:?}");
+        let done = manager.run(&["systemctl", verb, NAME]).expect(verb);
+        assert!(done.status.success(), "{verb}: {}", manager.log());
+    }
+    for question in ["status", "sessions", "why", "mode"] {
+        let told = manager.run(&["/mnt/ftpguard", question]).expect(question);
+        assert!(told.status.success(), "{question}: {}", manager.log());
+    }
+    // Longer than everything is looked over.
+    thread::sleep(Duration::from_secs(11));
+    assert_eq!(
+        manager.property(NAME, "ActiveState").expect("state"),
+        "active"
+    );
+    let stopped = manager.run(&["systemctl", "stop", NAME]).expect("stop");
+    assert!(stopped.status.success(), "{stopped:?}");
+    assert_eq!(result(&manager), "success", "{}", manager.log());
+}
+
+/// The hooks of the guard, by the numbers of their pins.
+fn hooks(manager: &ServiceManager) -> Vec<String> {
+    let find = "find /sys/fs/bpf/ftpguard/state-*/hooks -type f -printf '%i %f\\n' | sort";
+    let found = manager.run(&["sh", "-c", find]).expect("the pins");
+    found.stdout.lines().map(str::to_owned).collect()
+}
+
+/// K10: `systemctl restart`, as an upgrade of the package does, takes over the hooks as they are;
+/// `systemctl stop` leaves none.
+#[test]
+fn k10_a_restart_of_the_unit_keeps_the_hooks() {
+    let sandbox = Sandbox::new().expect("sandbox");
+    let options = "--mode enforce --passive-ports 50000-50031";
+    let manager = boot(&sandbox, &drop_in(options, ""));
+    let first = manager.wait_until_active(NAME).expect("the guard is ready");
+    let before = hooks(&manager);
+    assert!(before.len() > 5, "{before:?}");
+    let target = sandbox.server().socket(Family::V4, 50_005);
+    let done = AtomicBool::new(false);
+    let answers = thread::scope(|scope| {
+        let knocks = scope.spawn(|| {
+            let mut answers = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                answers.push(attack::knock(sandbox.thief(), target).expect("a knock"));
+            }
+            answers
+        });
+        for verb in ["restart", "try-restart"] {
+            let restarted = manager.run(&["systemctl", verb, NAME]);
+            assert!(restarted.is_ok_and(|it| it.status.success()), "{verb}");
+        }
+        done.store(true, Ordering::Relaxed);
+        knocks.join().expect("knocks")
+    });
+    let second = manager.wait_until_active(NAME).expect("it is ready again");
+    assert_ne!(first, second);
+    assert_eq!(hooks(&manager), before, "{}", manager.log());
+    let let_through = answers
+        .iter()
+        .filter(|answer| !matches!(answer, Answer::Silent));
+    assert_eq!(let_through.count(), 0, "{answers:?}");
+    let stopped = manager.run(&["systemctl", "stop", NAME]).expect("stop");
+    assert!(stopped.status.success(), "{stopped:?}");
+    assert_eq!(hooks(&manager), Vec::<String>::new());
 }
 
 /// A guard that hangs is started again, and one that works is not.

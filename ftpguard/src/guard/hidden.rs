@@ -105,6 +105,12 @@ impl Hidden {
 impl Guard {
     /// Enforces or not, as the clients' addresses allow.
     pub(super) fn judge_clients(&mut self) -> Result<(), KernelError> {
+        self.notice_hidden();
+        self.apply_mode()
+    }
+
+    /// Finds out whether clients are hidden, and tells when that changes.
+    pub(super) fn notice_hidden(&mut self) {
         let hidden = match self.config.hidden_clients {
             HiddenArg::Enforce => None,
             HiddenArg::Refuse => self.find_hidden(),
@@ -122,7 +128,6 @@ impl Guard {
                 None => Happening::EnforcementResumed {},
             });
         }
-        self.apply_mode()
     }
 
     /// What hides the clients of an ftpd; `None` where one at an address of this host has clients

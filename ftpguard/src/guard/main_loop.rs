@@ -53,6 +53,7 @@ pub(super) struct Rings {
 pub(super) struct Stop {
     interrupt: Signal,
     terminate: Signal,
+    keep: Signal,
     hangup: Signal,
 }
 
@@ -61,6 +62,7 @@ impl Stop {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("watching for SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("watching for SIGTERM")?,
+            keep: signal(SignalKind::user_defined1()).context("watching for SIGUSR1")?,
             hangup: signal(SignalKind::hangup()).context("watching for SIGHUP")?,
         })
     }
@@ -70,6 +72,8 @@ impl Stop {
 pub(super) enum Ended {
     /// By a signal.
     Stopped,
+    /// By SIGUSR1: another guard is to take over.
+    Kept,
     /// By `ftpguard detach`.
     Detached,
 }
@@ -83,6 +87,7 @@ enum Wake {
     Deadline,
     Reload,
     Stop(&'static str),
+    Keep,
 }
 
 impl Guard {
@@ -116,6 +121,7 @@ impl Guard {
                 _ = stop.hangup.recv() => Wake::Reload,
                 _ = stop.interrupt.recv() => Wake::Stop("SIGINT"),
                 _ = stop.terminate.recv() => Wake::Stop("SIGTERM"),
+                _ = stop.keep.recv() => Wake::Keep,
             };
             match wake {
                 Wake::Events => {
@@ -153,6 +159,18 @@ impl Guard {
                     let _ = sd_notify::notify(&[NotifyState::Stopping]);
                     self.read_rings(&mut rings)?;
                     return Ok(Ended::Stopped);
+                }
+                Wake::Keep => {
+                    match self.kernel.pins() {
+                        Some(pins) => log::info!(
+                            "SIGUSR1: the kernel goes on guarding, see {}",
+                            pins.display()
+                        ),
+                        None => log::warn!("SIGUSR1: nothing is pinned; detaching"),
+                    }
+                    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+                    self.read_rings(&mut rings)?;
+                    return Ok(Ended::Kept);
                 }
             }
         }

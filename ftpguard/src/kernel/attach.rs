@@ -11,7 +11,6 @@ use aya::{
         tc,
         tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
     },
-    sys::SyscallError,
 };
 
 use ftpguard_common::abi::observer_slot;
@@ -19,9 +18,10 @@ use ftpguard_common::abi::observer_slot;
 use super::{
     Kernel,
     driver::{has_device, has_ethernet_header},
-    error::KernelError,
+    error::{KernelError, errno, io_errno},
     features::tc_hook,
     gates::Hooked,
+    handover::Handover,
     hook::Hook,
     step,
 };
@@ -210,7 +210,7 @@ impl Kernel {
             hook: egress,
         };
         let hooked = Hooked {
-            _xdp: xdp,
+            xdp,
             ingress: self.attach_tc(watcher, &place(TcAttachType::Ingress))?,
             egress: self.attach_tc("guard_and_watch_egress", &place(TcAttachType::Egress))?,
         };
@@ -237,6 +237,10 @@ impl Kernel {
         let (hook, mode) = match choice {
             XdpChoice::Tc => return Ok((IngressHook::Tc, None, None)),
             XdpChoice::Auto if !has_device(interface) => return Ok((IngressHook::Tc, None, None)),
+            XdpChoice::Auto if self.is_generic(index)? => {
+                let reason = "XDP was in generic mode; the next start makes it native";
+                return Ok((IngressHook::Tc, None, Some(reason.to_owned())));
+            }
             XdpChoice::Auto => {
                 return Ok(match self.attach_xdp(interface, index, XdpMode::Driver) {
                     Ok(hook) => (IngressHook::XdpNative, hook, None),
@@ -250,50 +254,72 @@ impl Kernel {
         Ok((hook, self.attach_xdp(interface, index, mode)?, None))
     }
 
-    /// `None` where the hook is still a former state's and changes hands in the end.
+    /// Whether XDP is in force here in generic mode. It would have to end before it can be seen
+    /// whether the driver can do better.
+    fn is_generic(&self, index: u32) -> Result<bool, KernelError> {
+        let name = xdp_name(XdpMode::Skb, index);
+        let holder = self.home.holder(&name, u64::from(index), true)?;
+        Ok(holder.is_some())
+    }
+
+    /// `None` where somebody else holds the hook, a former state or this one in the other mode:
+    /// then it changes hands in the end.
     fn attach_xdp(
         &mut self,
         interface: &str,
         index: u32,
         mode: XdpMode,
     ) -> Result<Option<Hook>, KernelError> {
-        const PROGRAM: &str = "guard_ingress";
-        step(&format!("{PROGRAM} on {interface}"))?;
-        let [mut name, mut other] =
-            ["xdp-native", "xdp-generic"].map(|kind| format!("{kind}-{index}"));
-        if mode != XdpMode::Driver {
-            std::mem::swap(&mut name, &mut other);
-        }
+        step(&format!("{XDP} on {interface}"))?;
+        let other_mode = other(mode);
+        let [name, other_name] = [mode, other_mode].map(|mode| xdp_name(mode, index));
         let target = u64::from(index);
-        let program: &mut Xdp = find(&mut self.ebpf, self.features.variant(PROGRAM))?;
-        let descriptor = program.fd().map_err(refused(PROGRAM))?.as_fd();
+        let program: &mut Xdp = find(&mut self.ebpf, self.features.variant(XDP))?;
+        let descriptor = program.fd().map_err(refused(XDP))?.as_fd();
+        self.home.keep_xdp(descriptor, false)?;
         if let Some(hook) = self.home.inherit(&name, Some(target), Some(descriptor))? {
             return Ok(Some(hook));
         }
-        if self.home.take_later(&name, target, descriptor)? {
-            return Ok(None);
-        }
         // An interface takes XDP in one mode only.
-        self.home.discard(&other);
-        let error = match program.attach(interface, mode) {
-            Ok(link) => {
-                let link = program.take_link(link).map_err(refused(PROGRAM))?;
-                return self.home.settle(&name, descriptor_of(link)?).map(Some);
+        for (name, former_mode, own) in [(&name, mode, false), (&other_name, other_mode, true)] {
+            if let Some(holder) = self.home.holder(name, target, own)? {
+                let pin = self.home.hook(&xdp_name(mode, index));
+                let modes = [former_mode, mode];
+                self.handovers
+                    .push(Handover::new(interface, index, modes, holder, pin));
+                return Ok(None);
             }
-            Err(error) => error,
-        };
-        Err(match errno(&error) {
-            // EBUSY: the hook is taken; EEXIST: it is taken in the other mode.
-            Some(libc::EBUSY | libc::EEXIST) => KernelError::HookTaken {
-                interface: interface.to_owned(),
-            },
-            Some(libc::EOPNOTSUPP) => KernelError::NoNativeXdp(interface.to_owned()),
-            Some(_) => KernelError::XdpRefused {
-                interface: interface.to_owned(),
-                source: Box::new(error),
-            },
-            None => refused(PROGRAM)(error),
-        })
+        }
+        let link = program
+            .attach(interface, mode)
+            .map_err(|error| KernelError::xdp(interface, error))?;
+        let link = program.take_link(link).map_err(refused(XDP))?;
+        self.home.settle(&name, descriptor_of(link)?).map(Some)
+    }
+
+    /// Takes the XDP hooks that others hold.
+    pub(super) fn take_xdp(&mut self) -> Result<(), KernelError> {
+        for handover in &mut self.handovers {
+            let program: &mut Xdp = find(&mut self.ebpf, self.features.variant(XDP))?;
+            let descriptor = program.fd().map_err(refused(XDP))?.as_fd();
+            handover.take(descriptor)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the XDP hooks that were taken, and the program behind all of them for the next start.
+    pub(super) fn settle_xdp(&mut self) -> Result<(), KernelError> {
+        for handover in self.handovers.drain(..) {
+            if let Some(hooked) = self.hooked.get_mut(&handover.index()) {
+                hooked.xdp = Some(handover.finish(&self.fate));
+            }
+        }
+        if self.hooked.values().all(|hooked| hooked.xdp.is_none()) {
+            return Ok(());
+        }
+        let program: &mut Xdp = find(&mut self.ebpf, self.features.variant(XDP))?;
+        let descriptor = program.fd().map_err(refused(XDP))?.as_fd();
+        self.home.keep_xdp(descriptor, true)
     }
 
     fn attach_tc(&mut self, program: &'static str, place: &Place<'_>) -> Result<Hook, KernelError> {
@@ -357,6 +383,28 @@ pub(super) const OBSERVER: [(&str, u32, &str, &str); 5] = [
         "inet_sock_set_state",
     ),
 ];
+
+/// The ingress guard where it is an XDP program.
+const XDP: &str = "guard_ingress";
+
+/// The name of an interface's XDP hook.
+fn xdp_name(mode: XdpMode, index: u32) -> String {
+    let kind = if mode == XdpMode::Driver {
+        "native"
+    } else {
+        "generic"
+    };
+    format!("xdp-{kind}-{index}")
+}
+
+/// The other of both modes.
+fn other(mode: XdpMode) -> XdpMode {
+    if mode == XdpMode::Driver {
+        XdpMode::Skb
+    } else {
+        XdpMode::Driver
+    }
+}
 
 /// The priority of TC filters. With their handle it names them for good: a daemon finds its
 /// predecessor's.
@@ -466,26 +514,4 @@ fn refused(program: &'static str) -> impl FnOnce(ProgramError) -> KernelError {
         name: program.to_owned(),
         source: Box::new(source),
     }
-}
-
-fn errno(error: &ProgramError) -> Option<i32> {
-    if let ProgramError::SyscallError(SyscallError { io_error, .. }) = error {
-        return io_error.raw_os_error();
-    }
-    io_errno(error)
-}
-
-/// The first operating system error in the chain.
-fn io_errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(code) = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::raw_os_error)
-        {
-            return Some(code);
-        }
-        next = error.source();
-    }
-    None
 }

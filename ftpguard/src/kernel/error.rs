@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io, path::PathBuf};
 
-use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use aya::{EbpfError, maps::MapError, programs::ProgramError, sys::SyscallError};
 
 /// Why the kernel side could not be loaded, attached or read.
 #[derive(Debug)]
@@ -72,6 +72,24 @@ pub enum KernelError {
 }
 
 impl KernelError {
+    /// An interface does not take an XDP program.
+    pub(super) fn xdp(interface: &str, error: ProgramError) -> Self {
+        let interface = interface.to_owned();
+        match errno(&error) {
+            // EBUSY: the hook is taken; EEXIST: it is taken in the other mode.
+            Some(libc::EBUSY | libc::EEXIST) => Self::HookTaken { interface },
+            Some(libc::EOPNOTSUPP) => Self::NoNativeXdp(interface),
+            Some(_) => Self::XdpRefused {
+                interface,
+                source: Box::new(error),
+            },
+            None => Self::Program {
+                name: "guard_ingress".to_owned(),
+                source: Box::new(error),
+            },
+        }
+    }
+
     /// The error and all its causes, without a remedy: for a line of status.
     #[must_use]
     pub fn reason(&self) -> String {
@@ -197,6 +215,28 @@ impl Error for KernelError {
             | Self::NoNativeXdp(_) => None,
         }
     }
+}
+
+pub(super) fn errno(error: &ProgramError) -> Option<i32> {
+    if let ProgramError::SyscallError(SyscallError { io_error, .. }) = error {
+        return io_error.raw_os_error();
+    }
+    io_errno(error)
+}
+
+/// The first operating system error in the chain.
+pub(super) fn io_errno(error: &(dyn Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(code) = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
+            return Some(code);
+        }
+        next = error.source();
+    }
+    None
 }
 
 impl From<MapError> for KernelError {

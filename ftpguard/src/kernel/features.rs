@@ -9,7 +9,7 @@ use aya::{
     programs::{SchedClassifier, TcAttachType},
 };
 
-use super::{KernelError, attach::EgressHook, load_program};
+use super::{KernelError, attach::EgressHook, error::errno, load_program};
 
 /// A feature that some supported kernels lack. It belongs to a program of which the object holds
 /// two variants: one that uses the feature, and one that does without.
@@ -122,11 +122,15 @@ impl Features {
 }
 
 /// How TC programs can be attached to this interface: the kernel is asked for its tcx programs,
-/// which it answers since Linux 6.6 (commit e420bed02507).
+/// which it answers since Linux 6.6 (commit e420bed02507). Where there are some, aya looks at each:
+/// that needs `CAP_SYS_ADMIN`, which the unit does not have (`EPERM`), and a program may be gone by
+/// then (`ENOENT`).
 pub(super) fn tc_hook(interface: &str) -> EgressHook {
     match SchedClassifier::query_tcx(interface, TcAttachType::Ingress) {
-        Ok(_) => EgressHook::Tcx,
-        Err(_) => EgressHook::Clsact,
+        Err(error) if !matches!(errno(&error), Some(libc::EPERM | libc::ENOENT)) => {
+            EgressHook::Clsact
+        }
+        _ => EgressHook::Tcx,
     }
 }
 

@@ -16,8 +16,8 @@ use super::{
 
 /// What holds the programs on one interface; they go when this is dropped.
 pub(super) struct Hooked {
-    /// The guard, where it is an XDP program.
-    pub(super) _xdp: Option<Hook>,
+    /// The guard, where it is an XDP program; `None` until it changes hands.
+    pub(super) xdp: Option<Hook>,
     /// The TC program for what comes in.
     pub(super) ingress: Hook,
     /// The TC program for what leaves.

@@ -4,7 +4,7 @@
 //! /sys/fs/bpf/ftpguard/             --pin-dir; locked by the daemon that uses it
 //!     state-0123456789abcdef/       one set of maps, and everything that works with it
 //!         maps/SESSIONS ...
-//!         programs/on_socket_called ...
+//!         programs/on_socket_called ..., guard_ingress
 //!         hooks/on_socket_called ..., connect4, connect6, lookup, xdp-native-2, tc-in-2, tc-out-2
 //! ```
 //!
@@ -36,6 +36,7 @@ use nix::{
 
 use super::{
     error::KernelError,
+    handover::Holder,
     hook::{Fate, Hook},
     sys::{link_info, open_pin, pin, replace_program},
 };
@@ -64,9 +65,6 @@ pub(super) struct Home {
     former: Vec<PathBuf>,
     /// Whether the state was there before.
     inherited: bool,
-    /// Hooks that hold one program only and are still a former state's.
-    moves: Vec<Move>,
-    moved: Vec<Hook>,
     claimed: Vec<String>,
     fate: Fate,
 }
@@ -74,13 +72,6 @@ pub(super) struct Home {
 struct Root {
     path: PathBuf,
     _lock: Flock<File>,
-}
-
-/// A hook that changes hands when everything else is in place.
-struct Move {
-    from: PathBuf,
-    name: String,
-    program: OwnedFd,
 }
 
 /// Folders of a state.
@@ -92,6 +83,9 @@ pub(super) mod room {
 
 /// Names of states begin so.
 pub(super) const STATE: &str = "state-";
+
+/// The name of the program behind XDP hooks.
+const XDP: &str = "guard_ingress";
 
 /// Names of the observer's hooks begin so.
 pub(super) const OBSERVER: &str = "on_";
@@ -110,8 +104,6 @@ impl Home {
             state: None,
             former: Vec::new(),
             inherited: false,
-            moves: Vec::new(),
-            moved: Vec::new(),
             claimed: Vec::new(),
             fate: fate.clone(),
         };
@@ -238,72 +230,77 @@ impl Home {
         Ok(Hook::pinned(path, link, false, &self.fate))
     }
 
-    /// Lets a hook go that this guard wants to use in another way.
-    pub(super) fn discard(&self, name: &str) {
-        if let Some(path) = self.hook(name) {
-            // Most of the time there is none.
-            let _ = fs::remove_file(path);
-        }
-    }
-
-    /// Whether a former state holds this hook, which has room for one program only. If so it is
-    /// handed over in [`Self::commit`].
-    pub(super) fn take_later(
-        &mut self,
+    /// Who holds the hook of this name, which has room for one program only: a former state, or
+    /// with `own` this one.
+    pub(super) fn holder(
+        &self,
         name: &str,
         target: u64,
-        program: BorrowedFd<'_>,
-    ) -> Result<bool, KernelError> {
-        for state in &self.former {
-            let from = state.join(room::HOOKS).join(name);
-            let Ok(link) = open_pin(&from) else {
+        own: bool,
+    ) -> Result<Option<Holder>, KernelError> {
+        let own = self.state.iter().filter(|_| own);
+        for state in self.former.iter().chain(own) {
+            let pin = state.join(room::HOOKS).join(name);
+            if !pin.exists() {
                 continue;
-            };
-            if link_info(link.as_fd()).is_ok_and(|info| info.target() == target) {
-                self.moves.push(Move {
-                    from,
-                    name: name.to_owned(),
-                    program: program
-                        .try_clone_to_owned()
-                        .map_err(KernelError::Descriptor)?,
-                });
-                return Ok(true);
+            }
+            let failed = pins_error(&pin);
+            let link = open_pin(&pin).map_err(&failed)?;
+            if link_info(link.as_fd()).map_err(&failed)?.target() == target {
+                let program = state.join(room::PROGRAMS).join(XDP);
+                return Ok(Some(Holder { link, pin, program }));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    /// Everything is in place: takes the last hooks from former states, removes what is left of
-    /// them, and hooks that nobody asked for any more.
-    pub(super) fn commit(&mut self) -> Result<(), KernelError> {
-        for Move {
-            from,
-            name,
-            program,
-        } in std::mem::take(&mut self.moves)
-        {
-            let failed = pins_error(&from);
-            fault::step(&format!("taking {name} from an earlier state")).map_err(&failed)?;
-            let link = open_pin(&from).map_err(&failed)?;
-            replace_program(link.as_fd(), program.as_fd()).map_err(&failed)?;
-            let path = self.hook(&name).unwrap_or_else(|| from.clone());
-            if path == from {
-                fs::remove_file(&from).map_err(&failed)?;
-            } else {
-                fs::rename(&from, &path).map_err(&failed)?;
-            }
-            self.moved.push(Hook::pinned(path, link, false, &self.fate));
+    /// Pins the program behind the XDP hooks, so that a start that fails can give them back. One
+    /// that is pinned already may still be behind them: it stays, unless `replace` says that it is
+    /// not.
+    pub(super) fn keep_xdp(
+        &self,
+        program: BorrowedFd<'_>,
+        replace: bool,
+    ) -> Result<(), KernelError> {
+        let Some(state) = &self.state else {
+            return Ok(());
+        };
+        let folder = state.join(room::PROGRAMS);
+        let path = folder.join(XDP);
+        if !path.exists() {
+            return pin(program, &path).map_err(pins_error(&path));
         }
-        if let Some(state) = &self.state {
-            let folder = state.join(room::HOOKS);
-            for name in names(&folder).map_err(pins_error(&folder))? {
-                if !self.claimed.contains(&name) {
-                    let path = folder.join(&name);
-                    let link = open_pin(&path).map_err(pins_error(&path))?;
-                    drop(Hook::pinned(path, link, false, &self.fate));
-                }
+        if replace {
+            let next = folder.join(format!("{XDP}-next"));
+            let _ = fs::remove_file(&next);
+            pin(program, &next)
+                .and_then(|()| fs::rename(&next, &path))
+                .map_err(pins_error(&next))?;
+        }
+        Ok(())
+    }
+
+    /// The hooks of this state that nobody asked for any more. They go when they are dropped after
+    /// [`Self::finish`], and stay when they are dropped before.
+    pub(super) fn unclaimed(&self) -> Result<Vec<Hook>, KernelError> {
+        let Some(state) = &self.state else {
+            return Ok(Vec::new());
+        };
+        let folder = state.join(room::HOOKS);
+        let mut unclaimed = Vec::new();
+        for name in names(&folder).map_err(pins_error(&folder))? {
+            if !self.claimed.contains(&name) {
+                let path = folder.join(&name);
+                let link = open_pin(&path).map_err(pins_error(&path))?;
+                unclaimed.push(Hook::pinned(path, link, true, &self.fate));
             }
         }
+        Ok(unclaimed)
+    }
+
+    /// Everything is in place: removes what is left of former states. From now on what is dropped
+    /// is detached.
+    pub(super) fn finish(&mut self) {
         self.fate.running();
         for state in std::mem::take(&mut self.former) {
             // What cannot be removed is in force beside this guard, and no less true: its own
@@ -315,17 +312,16 @@ impl Home {
                 self.former.push(state);
             }
         }
-        Ok(())
     }
 
-    fn hook(&self, name: &str) -> Option<PathBuf> {
+    /// Where the hook of this name is pinned.
+    pub(super) fn hook(&self, name: &str) -> Option<PathBuf> {
         Some(self.state.as_ref()?.join(room::HOOKS).join(name))
     }
 }
 
 impl Drop for Home {
     fn drop(&mut self) {
-        self.moved.clear();
         let Some(root) = &self.root else {
             return;
         };

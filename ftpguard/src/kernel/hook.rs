@@ -52,6 +52,8 @@ pub(super) struct Hook {
 enum Held {
     /// Ends with the process.
     Link { _link: FdLink },
+    /// The same.
+    Descriptor { _link: OwnedFd },
     /// Ends with its pin.
     Pinned { path: PathBuf, _link: OwnedFd },
     /// A TC filter, which ends when it is removed.
@@ -61,6 +63,10 @@ enum Held {
 impl Hook {
     pub(super) fn link(link: FdLink, fate: &Fate) -> Self {
         Self::new(Held::Link { _link: link }, false, fate)
+    }
+
+    pub(super) fn descriptor(link: OwnedFd, fate: &Fate) -> Self {
+        Self::new(Held::Descriptor { _link: link }, false, fate)
     }
 
     pub(super) fn pinned(path: PathBuf, link: OwnedFd, inherited: bool, fate: &Fate) -> Self {
@@ -99,7 +105,10 @@ impl Drop for Hook {
                 }
             }
             Some(Held::Filter(filter)) if stays => std::mem::forget(filter),
-            Some(Held::Pinned { .. } | Held::Filter(_) | Held::Link { .. }) | None => {}
+            Some(
+                Held::Pinned { .. } | Held::Filter(_) | Held::Link { .. } | Held::Descriptor { .. },
+            )
+            | None => {}
         }
     }
 }

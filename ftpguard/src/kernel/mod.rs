@@ -13,6 +13,7 @@ mod error;
 mod features;
 mod filter;
 mod gates;
+mod handover;
 mod home;
 mod hook;
 mod layout;
@@ -42,6 +43,7 @@ use ftpguard_common::verdict::Incident;
 use self::{
     attach::OBSERVER,
     gates::Hooked,
+    handover::Handover,
     home::Home,
     hook::{Fate, Hook},
     offsets::read_offsets,
@@ -65,6 +67,8 @@ pub struct Kernel {
     lookup: Option<Hook>,
     connect: Vec<Hook>,
     observer: Vec<Hook>,
+    /// XDP hooks that somebody else still holds.
+    handovers: Vec<Handover>,
     home: Home,
     /// The programs on the tracepoints.
     entries: Vec<OwnedFd>,
@@ -119,6 +123,7 @@ impl Kernel {
             lookup: None,
             connect: Vec::new(),
             observer: Vec::new(),
+            handovers: Vec::new(),
             home,
             entries: Vec::new(),
             observers,
@@ -133,28 +138,50 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// Everything is attached: the settings take effect where an earlier daemon's were in force,
-    /// and what it left and nobody needs is removed. From now on dropping this detaches.
+    /// Everything is attached: takes the hooks that others still hold, puts the settings into
+    /// force where an earlier daemon's were, and removes what it left and nobody needs. From now
+    /// on dropping this detaches. Where it fails, what others held is given back.
     pub fn commit(&mut self, settings: &Settings) -> Result<(), KernelError> {
+        let unclaimed = match self.put_into_force(settings) {
+            Ok(unclaimed) => unclaimed,
+            Err(error) => {
+                // Now, not when this is dropped: the observer is still there.
+                for handover in self.handovers.drain(..).rev() {
+                    handover.give_back();
+                }
+                return Err(error);
+            }
+        };
+        self.home.finish();
+        drop(unclaimed);
+        if let Err(error) = self.settle_xdp().and_then(|()| self.forget_interfaces()) {
+            log::error!("what an earlier guard left: {}", error.reason());
+        }
+        Ok(())
+    }
+
+    fn put_into_force(&mut self, settings: &Settings) -> Result<Vec<Hook>, KernelError> {
+        self.take_xdp()?;
+        let unclaimed = self.home.unclaimed()?;
         if self.home.is_inherited() {
             step("settings")?;
             self.maps.refresh_addresses()?;
             settings::take_over(&mut self.maps, settings)?;
-            for index in self
-                .maps
-                .gates
-                .keys()
-                .filter_map(Result::ok)
-                .collect::<Vec<_>>()
-            {
-                if !self.hooked.contains_key(&index) {
-                    // No longer guarded. Links went with their pins.
-                    dismantle::remove_filters_from(index, self.home.filter_handle());
-                    Maps::forget(&mut self.maps.gates, &index)?;
-                }
+        }
+        Ok(unclaimed)
+    }
+
+    /// Forgets interfaces that an earlier daemon guarded and this one does not.
+    fn forget_interfaces(&mut self) -> Result<(), KernelError> {
+        let known: Vec<u32> = self.maps.gates.keys().filter_map(Result::ok).collect();
+        for index in known {
+            if !self.hooked.contains_key(&index) {
+                // Links went with their pins.
+                dismantle::remove_filters_from(index, self.home.filter_handle());
+                Maps::forget(&mut self.maps.gates, &index)?;
             }
         }
-        self.home.commit()
+        Ok(())
     }
 
     /// The kernel goes on guarding when this is dropped. Only where something is pinned.

@@ -11,13 +11,17 @@ use std::{
     path::Path,
 };
 
+use aya::programs::XdpMode;
+
 /// Commands of `enum bpf_cmd` in `<linux/bpf.h>`.
 mod command {
     pub(super) const OBJ_PIN: libc::c_long = 6;
     pub(super) const OBJ_GET: libc::c_long = 7;
     pub(super) const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    pub(super) const LINK_CREATE: libc::c_long = 28;
     pub(super) const LINK_UPDATE: libc::c_long = 29;
     pub(super) const LINK_GET_FD_BY_ID: libc::c_long = 30;
+    pub(super) const LINK_DETACH: libc::c_long = 34;
 }
 
 /// `struct { ... } /* anonymous struct used by BPF_OBJ_* commands */` of `union bpf_attr`.
@@ -35,6 +39,21 @@ struct InfoCall {
     descriptor: u32,
     length: u32,
     info: u64,
+}
+
+/// `struct { ... } link_create` of `union bpf_attr`.
+#[repr(C)]
+struct LinkCreateCall {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// `struct { ... } link_detach` of `union bpf_attr`.
+#[repr(C)]
+struct LinkDetachCall {
+    link: u32,
 }
 
 /// `struct { ... } link_update` of `union bpf_attr`.
@@ -115,6 +134,35 @@ pub(super) fn replace_program(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> 
     };
     // SAFETY: the command reads plain numbers.
     unsafe { bpf(command::LINK_UPDATE, &mut call) }.map(drop)
+}
+
+/// Takes a link's program off its hook, whoever else holds the link.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut call = LinkDetachCall { link: number(link) };
+    // SAFETY: the command reads a plain number.
+    unsafe { bpf(command::LINK_DETACH, &mut call) }.map(drop)
+}
+
+/// Attaches an XDP program to the interface of this number.
+pub(super) fn attach_xdp(
+    program: BorrowedFd<'_>,
+    interface: u32,
+    mode: XdpMode,
+) -> io::Result<OwnedFd> {
+    /// `BPF_XDP` of `enum bpf_attach_type`.
+    const BPF_XDP: u32 = 37;
+    /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` in `<linux/if_link.h>`.
+    const FLAGS: [u32; 2] = [1 << 1, 1 << 2];
+    let mut call = LinkCreateCall {
+        program: number(program),
+        target: interface,
+        attach_type: BPF_XDP,
+        flags: FLAGS[usize::from(mode == XdpMode::Driver)],
+    };
+    // SAFETY: the command reads plain numbers.
+    let number = unsafe { bpf(command::LINK_CREATE, &mut call) }?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// What a link is.
