@@ -18,7 +18,7 @@ use crate::{
     bench, build, check,
     exec::{as_root, cargo, output, shown},
     kernels::{self, Matrix},
-    setup,
+    setup, soak,
 };
 
 /// What `test` takes.
@@ -66,6 +66,7 @@ pub(crate) fn test(arguments: &Arguments) -> Result<ExitCode> {
             run_suites(arguments, &binary, &mut tally);
             if arguments.filter.is_none() {
                 run_bench(&binary, &mut tally);
+                run_soak(&binary, &mut tally);
                 run_kernels(&mut tally);
             }
         }
@@ -122,6 +123,17 @@ fn run_bench(binary: &Path, tally: &mut Tally) {
         Ok(()) => tally.passed += 1,
         Err(error) => tally.fail(format!("benchmark: {error:#}")),
     }
+}
+
+/// Two minutes of everything at once: the daemon is killed while clients transfer and others attack.
+fn run_soak(binary: &Path, tally: &mut Tally) {
+    println!("\n== soak");
+    let start = Instant::now();
+    match soak::smoke(binary) {
+        Ok(()) => tally.passed += 1,
+        Err(error) => tally.fail(format!("soak: {error:#}")),
+    }
+    println!("== soak took {}", seconds(start.elapsed()));
 }
 
 /// Boots the kernel matrix. Where it cannot run, that is a failure in continuous integration, and
