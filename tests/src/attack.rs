@@ -19,6 +19,9 @@ use crate::sandbox::Host;
 /// How long silence must last to be called so. Hosts in the sandbox answer within a millisecond.
 pub const SILENCE: Duration = Duration::from_millis(400);
 
+/// How long a thief waits for an answer.
+const PACE: Duration = Duration::from_millis(5);
+
 /// How many connections a scan has under way at once.
 const AT_ONCE: usize = 64;
 
@@ -89,6 +92,7 @@ pub fn scan(host: &Host, target: IpAddr, ports: RangeInclusive<u16>) -> Result<S
 #[derive(Debug)]
 pub struct Hammer {
     stop: Arc<AtomicBool>,
+    tried: Arc<AtomicU64>,
     reached: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -99,24 +103,57 @@ impl Hammer {
     /// A SYN that is dropped makes its thread wait, as it would a real thief's `connect()`; the
     /// wait is short, and the next try takes a new source port.
     pub fn start(host: &Host, target: IpAddr, ports: RangeInclusive<u16>) -> Result<Self> {
+        let each = ports.map(|port| vec![port]).collect();
+        Self::share(host, target, each, Duration::from_micros(50))
+    }
+
+    /// Starts this many threads, which walk through the ports over and over, each through its own
+    /// share of them. They take the same time for a port that is closed as for one that is silent.
+    pub fn walk(
+        host: &Host,
+        target: IpAddr,
+        ports: RangeInclusive<u16>,
+        threads: u16,
+    ) -> Result<Self> {
+        let share = |own| ports.clone().filter(|port| port % threads == own).collect();
+        let shares = (0..threads).map(share).collect();
+        Self::share(host, target, shares, PACE)
+    }
+
+    fn share(
+        host: &Host,
+        target: IpAddr,
+        shares: Vec<Vec<u16>>,
+        after_refusal: Duration,
+    ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
+        let tried = Arc::new(AtomicU64::new(0));
         let reached = Arc::new(AtomicU64::new(0));
         let threads = host.enter(|| {
-            ports
-                .map(|port| {
-                    let (stop, reached) = (Arc::clone(&stop), Arc::clone(&reached));
-                    let target = SocketAddr::new(target, port);
+            shares
+                .into_iter()
+                .map(|ports| {
+                    let stop = Arc::clone(&stop);
+                    let (tried, reached) = (Arc::clone(&tried), Arc::clone(&reached));
                     // The thread is made in the namespace and stays there.
                     thread::spawn(move || {
-                        while !stop.load(Ordering::Relaxed) {
-                            match knock_here(target, Duration::from_millis(5)) {
-                                Ok(Answer::Connected(stream)) => {
+                        for &port in ports.iter().cycle() {
+                            if stop.load(Ordering::Relaxed) {
+                                break;
+                            }
+                            let target = SocketAddr::new(target, port);
+                            let Ok(answer) = knock_here(target, PACE) else {
+                                thread::sleep(Duration::from_millis(1));
+                                continue;
+                            };
+                            tried.fetch_add(1, Ordering::Relaxed);
+                            match answer {
+                                Answer::Connected(stream) => {
                                     reached.fetch_add(1, Ordering::Relaxed);
                                     let _ = stream.shutdown(Shutdown::Both);
                                 }
-                                Ok(Answer::Refused) => thread::sleep(Duration::from_micros(50)),
-                                Ok(Answer::Silent) => {}
-                                Err(_) => thread::sleep(Duration::from_millis(1)),
+                                Answer::Refused => thread::sleep(after_refusal),
+                                Answer::Silent => {}
                             }
                         }
                     })
@@ -125,16 +162,30 @@ impl Hammer {
         })?;
         Ok(Self {
             stop,
+            tried,
             reached,
             threads,
         })
+    }
+
+    /// How many SYNs were answered, or left without an answer, so far. Those that this machine
+    /// could not send are not among them.
+    #[must_use]
+    pub fn tried(&self) -> u64 {
+        self.tried.load(Ordering::Relaxed)
+    }
+
+    /// How often it reached a listener so far.
+    #[must_use]
+    pub fn reached(&self) -> u64 {
+        self.reached.load(Ordering::Relaxed)
     }
 
     /// Stops, and returns how often it reached a listener.
     #[must_use]
     pub fn stop(mut self) -> u64 {
         self.end();
-        self.reached.load(Ordering::Relaxed)
+        self.reached()
     }
 
     fn end(&mut self) {

@@ -327,8 +327,13 @@ impl Reply {
 
 /// Opens a data connection, and looks whether a SYN had to be sent again.
 pub fn connect(announced: SocketAddr) -> Result<DataConnection> {
+    connect_within(announced, TIMEOUT)
+}
+
+/// Opens a data connection as [`connect`] does, and gives up after this time.
+pub fn connect_within(announced: SocketAddr, timeout: Duration) -> Result<DataConnection> {
     let start = Instant::now();
-    let stream = TcpStream::connect_timeout(&announced, TIMEOUT)
+    let stream = TcpStream::connect_timeout(&announced, timeout)
         .with_context(|| format!("opening a data connection to {announced}"))?;
     let took = start.elapsed();
     stream.set_read_timeout(Some(TIMEOUT))?;

@@ -24,7 +24,7 @@ use crate::{
     cgroup::Cgroup,
     ftpd::CONTROL_PORT,
     namespace::Namespace,
-    process::{Finished, Process},
+    process::{Finished, Process, Transcript},
     sandbox::{INTERFACE, Sandbox},
 };
 
@@ -41,6 +41,8 @@ const SHORT: Duration = Duration::from_secs(20);
 pub struct Options {
     /// The binary; by default [`binary`].
     pub binary: PathBuf,
+    /// `--config`; by default an empty file, for that of the machine must not change what is tested.
+    pub config: PathBuf,
     /// `--mode`
     pub mode: &'static str,
     /// `--tracking`
@@ -73,6 +75,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             binary: binary(),
+            config: "/dev/null".into(),
             mode: "enforce",
             tracking: "socket",
             xdp_mode: "auto",
@@ -147,8 +150,7 @@ impl Guard {
         for interface in &options.interfaces {
             command.args(["--iface", interface]);
         }
-        // An empty file: that of the machine must not change what is tested.
-        command.args(["--config", "/dev/null"]);
+        command.arg("--config").arg(&options.config);
         command.args(["--control-port", &options.control_port.to_string()]);
         if let Some(ports) = &options.passive_ports {
             let ports = format!("{}-{}", ports.start(), ports.end());
@@ -260,6 +262,12 @@ impl Guard {
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// What it writes, to be read by others while it runs and after it has ended.
+    #[must_use]
+    pub fn transcript(&self) -> Transcript {
+        self.process.transcript()
     }
 
     /// The events so far: the lines of standard output that are JSON objects.

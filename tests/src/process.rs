@@ -38,6 +38,10 @@ pub struct Finished {
     pub took: Duration,
 }
 
+/// What a process writes, also after the process was given away.
+#[derive(Clone, Debug)]
+pub struct Transcript(Arc<Log>);
+
 /// Which stream a line came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stream {
@@ -89,6 +93,12 @@ impl Process {
         let lines = self.log.lock();
         let texts: Vec<&str> = lines.lines.iter().map(|(_, line)| line.as_str()).collect();
         texts.join("\n")
+    }
+
+    /// The log, to be read by others.
+    #[must_use]
+    pub fn transcript(&self) -> Transcript {
+        Transcript(Arc::clone(&self.log))
     }
 
     /// The lines written so far to standard output.
@@ -222,6 +232,15 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+impl Transcript {
+    /// The lines of both outputs so far that `wanted` accepts.
+    pub fn lines(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let lines = self.0.lock();
+        let lines = lines.lines.iter().map(|(_, line)| line);
+        lines.filter(|line| wanted(line)).cloned().collect()
     }
 }
 

@@ -37,7 +37,7 @@ enum Task {
     Build,
     /// Check the format, lint both the host's code and the kernel side, and look at dependencies
     Check,
-    /// Run everything: setup, check, unit tests, program runs, end-to-end tests, kernels
+    /// Run everything: setup, check, unit tests, program runs, end-to-end tests, soak, kernels
     Test(test::Arguments),
     /// Show ftpguard at work in a sandbox; with arguments, run ftpguard itself on this host
     Run(run::Arguments),
@@ -53,7 +53,7 @@ enum Task {
     Kernels(kernels::Arguments),
     /// Run the fuzz targets of everything that reads bytes of strangers
     Fuzz(fuzz::Arguments),
-    /// Kill, restart, hang and upgrade the daemon while clients transfer and others attack
+    /// Kill, restart, hang, upgrade and reload the daemon while clients transfer and others attack
     Soak(soak::Arguments),
     /// The part of `run` that needs root
     #[command(hide = true)]

@@ -19,7 +19,7 @@ use crate::{
     exec::{as_root, cargo, output, shown},
     fuzz,
     kernels::{self, Matrix},
-    setup,
+    setup, soak,
 };
 
 /// What `test` takes.
@@ -68,6 +68,7 @@ pub(crate) fn test(arguments: &Arguments) -> Result<ExitCode> {
             if arguments.filter.is_none() {
                 run_fuzz(&mut tally);
                 run_bench(&binary, &mut tally);
+                run_soak(&binary, &mut tally);
                 run_kernels(&mut tally);
             }
         }
@@ -138,6 +139,17 @@ fn run_bench(binary: &Path, tally: &mut Tally) {
         Ok(()) => tally.passed += 1,
         Err(error) => tally.fail(format!("benchmark: {error:#}")),
     }
+}
+
+/// Two minutes of everything at once: the daemon is killed while clients transfer and others attack.
+fn run_soak(binary: &Path, tally: &mut Tally) {
+    println!("\n== soak");
+    let start = Instant::now();
+    match soak::smoke(binary) {
+        Ok(()) => tally.passed += 1,
+        Err(error) => tally.fail(format!("soak: {error:#}")),
+    }
+    println!("== soak took {}", seconds(start.elapsed()));
 }
 
 /// Boots the kernel matrix. Where it cannot run, that is a failure in continuous integration, and

@@ -101,6 +101,8 @@ pub struct Settings {
     /// vsftpd's `connect_from_port_20`. Works with own checks only, else vsftpd 3.0.3 binds in
     /// a process that may not.
     pub from_port_20: bool,
+    /// The control port, if it is not the usual one.
+    pub port: Option<u16>,
     /// The range of passive ports. inetutils' ftpd knows none.
     pub passive_ports: RangeInclusive<u16>,
     /// Whether control and data connections are under TLS, and from when on.
@@ -166,6 +168,7 @@ impl Settings {
             kind,
             own_checks: true,
             from_port_20: false,
+            port: None,
             passive_ports: 50_000..=50_031,
             tls: None,
             tls_reuse: false,
@@ -182,12 +185,14 @@ impl Settings {
         }
     }
 
-    /// The control port: 990 where TLS begins with the first byte, else 21.
+    /// The control port: the one that was chosen, else 990 where TLS begins with the first byte,
+    /// else 21.
     #[must_use]
     pub fn control_port(&self) -> u16 {
-        match self.tls {
-            Some(Handshake::Implicit) => IMPLICIT_PORT,
-            Some(Handshake::Explicit) | None => CONTROL_PORT,
+        match (self.port, self.tls) {
+            (Some(port), _) => port,
+            (None, Some(Handshake::Implicit)) => IMPLICIT_PORT,
+            (None, Some(Handshake::Explicit) | None) => CONTROL_PORT,
         }
     }
 }
