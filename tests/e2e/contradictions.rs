@@ -11,14 +11,14 @@ use ftpguard_tests::{
     Family, FtpClient, Guard, Sandbox,
     attack::{self, Answer},
     client::{self, Commands},
-    ftpd::{CONTROL_PORT, FILE},
+    ftpd::{CONTROL_PORT, FILE, Kind, Settings},
     guard::Options,
     sandbox::Host,
     scripted::{CONTENT, Scripted},
 };
 use serde_json::Value;
 
-use crate::help::is_kind;
+use crate::help::{self, is_kind};
 
 /// Within the range; nobody listens there, as this server chooses others.
 const OTHER: u16 = 50_040;
@@ -109,6 +109,47 @@ fn p1_r8_a_phantom_port_gets_nothing() {
         .expect("namespace")
         .unwrap_or_else(|error| panic!("{error:#}\n{}", guard.log()));
     assert_eq!(content, CONTENT);
+}
+
+/// Socket tracking, where only the replies tell whom a process listens for: a reply that names a
+/// port below 1024 opens nothing, though the process listens there.
+#[test]
+fn p3_r8_a_low_port_that_only_text_can_attribute() {
+    let stage = help::stage(Settings::of(Kind::Reactor));
+    let sandbox = &stage.sandbox;
+    let client = sandbox.client();
+    let low = sandbox.server().socket(Family::V4, 1023);
+    let login = |host: &Host| host.enter(|| stage.login(Family::V4)).expect("namespace");
+    let listen_low = |ftp: &mut FtpClient| {
+        ftp.expect("SITE PLACE 1023", 200).expect("PLACE");
+        assert_eq!(ftp.passive(Commands::Classic).expect("PASV"), low);
+    };
+    let mut ftp = login(client).expect("login");
+    listen_low(&mut ftp);
+    let answer = attack::knock(client, low).expect("a try");
+    assert!(matches!(answer, Answer::Connected(_)), "without a guard");
+    drop(ftp);
+
+    let guard = help::guard(&stage);
+    let mut ftp = login(client).expect("login");
+    let _other = login(sandbox.thief()).expect("login");
+    // An honest port: from here on the guard knows that sockets do not tell.
+    let announced = ftp.passive(Commands::Classic).expect("PASV");
+    guard
+        .wait_for_event("of the pinhole", |event| {
+            is_kind(event, "pinhole-made") && event["port"] == announced.port()
+        })
+        .expect("event");
+    listen_low(&mut ftp);
+    let event = guard
+        .wait_for_event("of the low port", |event| is_kind(event, "phantom-port"))
+        .expect("event");
+    assert_eq!(
+        (&event["reason"], &event["port"]),
+        (&"low-port".into(), &1023.into())
+    );
+    assert!(is_silent(client, low), "{}", guard.log());
+    assert_eq!(pinholes(&guard), [announced.port()], "{}", guard.log());
 }
 
 /// Socket tracking: the reply names another port than the one that the session's ftpd opened.
