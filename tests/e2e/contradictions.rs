@@ -23,13 +23,14 @@ use crate::help::{self, is_kind};
 /// Within the range; nobody listens there, as this server chooses others.
 const OTHER: u16 = 50_040;
 
-struct Bed {
+/// The scripted server in a sandbox.
+pub(crate) struct Bed {
     _server: Scripted,
-    sandbox: Sandbox,
+    pub(crate) sandbox: Sandbox,
 }
 
 impl Bed {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let sandbox = Sandbox::new().expect("a sandbox");
         let server = Scripted::start(&sandbox).expect("the server");
         Self {
@@ -38,20 +39,28 @@ impl Bed {
         }
     }
 
-    fn guard(&self, tracking: &'static str) -> Guard {
-        let options = Options {
+    pub(crate) fn guard(&self, tracking: &'static str) -> Guard {
+        self.guard_with(Options {
             tracking,
-            passive_ports: Some(50_000..=50_063),
             ..Options::default()
+        })
+    }
+
+    pub(crate) fn guard_with(&self, options: Options) -> Guard {
+        let options = Options {
+            passive_ports: Some(50_000..=50_063),
+            ..options
         };
         Guard::start(&self.sandbox, &options).expect("ftpguard becomes ready")
     }
 
     fn login(&self) -> FtpClient {
+        self.login_from(self.sandbox.client())
+    }
+
+    pub(crate) fn login_from(&self, host: &Host) -> FtpClient {
         let server = self.sandbox.server().socket(Family::V4, CONTROL_PORT);
-        let client = self.sandbox.client();
-        client
-            .enter(|| FtpClient::login(server))
+        host.enter(|| FtpClient::login(server))
             .expect("namespace")
             .expect("login")
     }
@@ -70,7 +79,7 @@ fn claim(ftp: &mut FtpClient, ip: IpAddr, port: u16) {
     ftp.expect("PASV", 227).expect("PASV");
 }
 
-fn is_silent(host: &Host, target: SocketAddr) -> bool {
+pub(crate) fn is_silent(host: &Host, target: SocketAddr) -> bool {
     let answer = attack::knock(host, target).expect("a try");
     matches!(answer, Answer::Silent)
 }

@@ -39,6 +39,7 @@ mod proxy;
 mod quick_start;
 mod refusals;
 mod relaxation;
+mod revocation;
 mod service;
 mod settings;
 mod stage;

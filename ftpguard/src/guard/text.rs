@@ -46,6 +46,8 @@ const MAX_ELSEWHERE: usize = 16;
 pub(super) struct Text {
     /// The last word of each session in the batch being read.
     last_words: HashMap<SessionKey, DialogueEvent>,
+    /// The last port that each session announced in the batch being read.
+    announced: HashMap<SessionKey, Port>,
     /// Announced ports without a listener so far.
     waiting: Vec<Waiting>,
     /// The pinhole that the text of a session last spoke of, as it was then.
@@ -79,6 +81,7 @@ impl Text {
     pub(super) fn hear(&mut self, key: SessionKey, event: DialogueEvent) {
         if let DialogueEvent::PassiveAnnounced { port, .. } = event {
             self.reuse.announced(key, port);
+            self.announced.insert(key, port);
         }
         if changes_something(&event) {
             self.last_words.insert(key, event);
@@ -177,12 +180,20 @@ impl Guard {
     }
 
     /// Everything captured so far is read: now the last word of each session counts. What it
-    /// said before is over, and the kernel side may have acted on it already.
+    /// said before is over, and the kernel side may have acted on it already: in socket tracking
+    /// it has made the pinhole of an announcement that is over.
     pub(super) fn settle_text(&mut self) -> Result<(), KernelError> {
+        let announced = std::mem::take(&mut self.text.announced);
         for (key, event) in std::mem::take(&mut self.text.last_words) {
             let Some(session) = Maps::find(&self.kernel.maps.sessions, &key)? else {
                 continue;
             };
+            if let Some(port) = announced.get(&key)
+                && self.config.tracking == TrackingArg::Socket
+                && session.pinhole.port == *port
+            {
+                self.speak_of(&key, session.pinhole)?;
+            }
             self.settle_session(&key, &session, event)?;
         }
         self.keep_narrow()
@@ -237,8 +248,7 @@ impl Guard {
         }
     }
 
-    /// Socket tracking: remembers which pinhole the reply spoke of; says so where it names
-    /// another port (rule R9).
+    /// Socket tracking: says so where the reply names another port than the sockets (rule R9).
     fn compare(
         &mut self,
         key: &SessionKey,
@@ -249,16 +259,17 @@ impl Guard {
             return self.open(key, announced, Origin::Text).map(drop);
         }
         let pinhole = session.pinhole;
-        if pinhole.port == Port::NONE {
-            return Ok(());
-        }
-        if pinhole.port != announced {
+        if pinhole.port != Port::NONE && pinhole.port != announced {
             self.journal.tell(Happening::TextMismatch {
                 way: way(&pinhole),
                 announced: announced.number(),
             });
-            return Ok(());
         }
+        Ok(())
+    }
+
+    /// The session's text has announced this pinhole, as it is now.
+    fn speak_of(&mut self, key: &SessionKey, pinhole: PinholeKey) -> Result<(), KernelError> {
         if let Some(known) = Maps::find(&self.kernel.maps.pinholes, &pinhole)? {
             self.text.spoken_of.insert(*key, (pinhole, known.made_at));
         }
