@@ -27,6 +27,7 @@ mod interfaces;
 mod levels;
 mod lifecycle;
 mod listeners;
+mod lost_text;
 mod metrics;
 mod multipath;
 mod narrowing;

@@ -179,6 +179,30 @@ impl Guard {
         state.tally.unread = watcher.unread();
     }
 
+    /// Captured bytes may have been lost since this was last asked, and nobody knows whose. Then no
+    /// dialogue is believed until it has been quiet (rule S9), and nothing stays narrow.
+    pub(super) fn check_lost_text(&mut self) -> Result<(), KernelError> {
+        let count = self.newly_lost_bytes()?;
+        if count == 0 {
+            return Ok(());
+        }
+        let Self {
+            watcher,
+            text,
+            journal,
+            ..
+        } = self;
+        journal.tell(Happening::ControlBytesLost { count });
+        watcher.lose(&mut |key, event| {
+            if let Some(what) = remark(&key, &event) {
+                journal.tell(what);
+            }
+            text.hear(key, event);
+        });
+        self.settle_text()?;
+        self.widen_all()
+    }
+
     /// Everything captured so far is read: now the last word of each session counts. What it
     /// said before is over, and the kernel side may have acted on it already: in socket tracking
     /// it has made the pinhole of an announcement that is over.
