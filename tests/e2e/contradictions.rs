@@ -16,6 +16,7 @@ use ftpguard_tests::{
     sandbox::Host,
     scripted::{CONTENT, Scripted},
 };
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::help::{self, is_kind};
@@ -239,4 +240,27 @@ fn p2_r7_no_address_is_taken_from_text() {
     let events = guard.events();
     let hints = events.iter().filter(|event| is_hint(event)).count();
     assert_eq!(hints, 1, "{}", guard.log());
+}
+/// C1: counted, and nothing more: the ftpd's answer and the connection are its own affair.
+#[test]
+fn c1_malformed_arguments_are_counted() {
+    let bed = Bed::new();
+    let guard = bed.guard("socket");
+    let mut ftp = bed.login();
+    let counted = || {
+        let status = guard.status().expect("status");
+        status["totals"]["malformed_arguments"].clone()
+    };
+    ftp.expect("PORT 10,0,0,1,4,1", 200).expect("PORT");
+    assert_eq!(counted(), 0);
+    for (line, code) in [
+        ("PORT 10,0,0,1,4", 200),
+        ("PORT +10,0,0,1,4,1", 200),
+        ("EPRT |1|10.0.0.1|70000|", 500),
+    ] {
+        ftp.expect(line, code).expect("an answer");
+    }
+    assert_eq!(counted(), 3);
+    let stopped = guard.stop(Signal::SIGTERM).expect("it stops");
+    assert_eq!(stopped.totals["malformed_arguments"], 3);
 }

@@ -147,6 +147,7 @@ impl Guard {
             state,
             ..
         } = self;
+        let mut malformed = 0;
         let beginning = |key: &SessionKey| {
             let session = Maps::find(&kernel.maps.sessions, key).ok().flatten()?;
             Some(if session.opened_at > *watching_since {
@@ -159,6 +160,9 @@ impl Guard {
             log::trace!("session {}: {event}", Ends::from(&key));
             if let Some(what) = remark(&key, &event) {
                 journal.tell(what);
+            }
+            if let DialogueEvent::MalformedArgument { .. } = event {
+                malformed += 1;
             }
             let is_ours = |address: Address| {
                 let found = Maps::find(&kernel.maps.addresses, &address);
@@ -176,6 +180,7 @@ impl Guard {
         if !watcher.take(record, clock::monotonic_ns(), beginning, &mut tell) {
             state.tally.unreadable += 1;
         }
+        state.tally.malformed_arguments += malformed;
         state.tally.unread = watcher.unread();
     }
 
