@@ -2,7 +2,7 @@
 //! address is taken from text, and an event tells.
 
 use std::{
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     thread,
     time::Duration,
 };
@@ -241,6 +241,51 @@ fn p2_r7_no_address_is_taken_from_text() {
     let hints = events.iter().filter(|event| is_hint(event)).count();
     assert_eq!(hints, 1, "{}", guard.log());
 }
+
+/// R7: a server behind address translation names its public address, as it is meant to. Where the
+/// configuration says so, nothing is hinted at.
+#[test]
+fn r7_a_configured_public_address_is_no_mismatch() {
+    let public = Ipv4Addr::new(192, 0, 2, 77);
+    let stage = help::stage(Settings {
+        public_address: Some(public),
+        ..Settings::of(Kind::Vsftpd)
+    });
+    let client = stage.sandbox.client();
+    let is_hint = |event: &Value| event["remark"] == "address-mismatch";
+    let transfer = |guard: &Guard| {
+        let content = client.enter(|| {
+            let mut ftp = stage.login(Family::V4).expect("login");
+            let reply = ftp.expect("PASV", 227).expect("PASV");
+            assert!(reply.text.contains("(192,0,2,77,"), "{}", reply.text);
+            let content = ftp
+                .retrieve_passive(FILE, Commands::Classic)
+                .unwrap_or_else(|error| panic!("{error:#}\n{}", guard.log()));
+            // Asking makes the guard read what it has, of sessions that are open.
+            let rows = guard.list("sessions").expect("sessions");
+            let latest = rows[0]["latest"].as_str().unwrap_or_default();
+            assert!(latest.contains("192.0.2.77"), "{rows:#}");
+            content
+        });
+        assert!(stage.is_file(&content.expect("namespace")));
+    };
+    let guard = help::guard(&stage);
+    transfer(&guard);
+    guard
+        .wait_for_event("of the address", is_hint)
+        .expect("event");
+    drop(guard);
+    let guard = help::guard_with(
+        &stage,
+        &Options {
+            more: vec!["--public-address".to_owned(), public.to_string()],
+            ..Options::default()
+        },
+    );
+    transfer(&guard);
+    assert!(!guard.events().iter().any(is_hint), "{}", guard.log());
+}
+
 /// C1: counted, and nothing more: the ftpd's answer and the connection are its own affair.
 #[test]
 fn c1_malformed_arguments_are_counted() {

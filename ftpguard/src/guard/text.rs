@@ -145,6 +145,7 @@ impl Guard {
             kernel,
             watching_since,
             state,
+            config,
             ..
         } = self;
         let mut malformed = 0;
@@ -166,8 +167,10 @@ impl Guard {
             }
             let is_ours = |address: Address| {
                 let found = Maps::find(&kernel.maps.addresses, &address);
-                // Where that cannot be looked up, nothing is hinted at.
-                address == key.server || found.map_or(true, |found| found.is_some())
+                address == key.server
+                    || config.is_public(address, key.server_port.number())
+                    // Where that cannot be looked up, nothing is hinted at.
+                    || found.map_or(true, |found| found.is_some())
             };
             if text.is_elsewhere(&event, is_ours) {
                 journal.tell(Happening::Dialogue {
