@@ -36,6 +36,7 @@ mod networks;
 mod others;
 mod passive;
 mod pinholes;
+mod privacy;
 mod proxy;
 mod quick_start;
 mod refusals;
