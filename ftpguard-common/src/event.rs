@@ -135,6 +135,9 @@ impl ControlHeader {
 /// The most bytes that one [`ControlHeader`] carries.
 pub const MAX_CAPTURE: usize = 4096;
 
+/// How many bytes of the stream a fragment of a segment may stand for: no IP packet is longer.
+pub const FRAGMENT_LENGTH: u32 = 1 << 16;
+
 /// The most pieces that one segment is cut into.
 pub const MAX_PIECES: usize = 16;
 

@@ -63,6 +63,9 @@ pub struct Segment {
     /// Where the IP packet ends, by its own length field; 0 where it states none (a jumbo or
     /// an aggregated segment), and the packet's length counts.
     pub end: usize,
+    /// Whether it is the first fragment of a segment: more of it follows, where it is not looked
+    /// for.
+    pub is_fragment: bool,
 }
 
 impl Segment {
@@ -272,6 +275,7 @@ fn read_tcp(view: &impl View, around: Around) -> Walk {
         flags,
         tcp: around.tcp,
         end: around.end,
+        is_fragment: around.first_fragment,
     })
 }
 

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use ftpguard_common::{
     abi::{CONTROL_BYTES, Session, SessionKey, advice_flags, port_word},
-    event::{ControlHeader, Direction, MAX_CAPTURE, MAX_PIECES},
+    event::{ControlHeader, Direction, FRAGMENT_LENGTH, MAX_CAPTURE, MAX_PIECES},
     packet::{Segment, View as _, flags},
     verdict::Incident,
 };
@@ -94,6 +94,16 @@ fn copy_out(
         direction: direction as u16,
         flags: u16::from(segment.flags),
     };
+    if segment.is_fragment {
+        // Its other fragments are not looked at. So none of what this host may take from it is
+        // known, and other copies of it are not to be believed.
+        piece.header.length = FRAGMENT_LENGTH;
+        if let Direction::ToServer = direction {
+            session.client_sequence = wire_u32(a, b).wrapping_add(FRAGMENT_LENGTH);
+        }
+        hand_over(piece, 0);
+        return;
+    }
     if start >= end {
         if segment.flags & (flags::SYN | flags::FIN | flags::RST) != 0 {
             hand_over(piece, 0);

@@ -22,10 +22,10 @@ mod keys;
 mod render;
 mod say;
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::Args;
-use ftpguard_common::abi::MAX_SESSIONS;
+use ftpguard_common::{abi::MAX_SESSIONS, net::Address};
 use serde::{Deserialize, Serialize};
 
 use self::keys::keys;
@@ -40,7 +40,7 @@ pub use self::{
 use crate::{
     metrics::MetricsAddress,
     nft::NftSet,
-    values::{PortRange, parse_port},
+    values::{PortRange, parse_address, parse_port},
 };
 
 /// Where the file lies unless `--config` names another.
@@ -100,6 +100,12 @@ keys! {
     #[arg(long = "data-source-port", value_name = "PORT", value_parser = parse_port)]
     #[serde(deserialize_with = "crate::values::one_or_many::some_ports")]
     data_source_ports: Vec<u16> = vec![20], now;
+
+    /// Addresses by which clients know the FTP servers where address translation hides this host's:
+    /// replies that name them are no fault (pasv_address, MasqueradeAddress, ForcePassiveIP)
+    #[arg(long = "public-address", value_name = "ADDR", value_parser = parse_address)]
+    #[serde(deserialize_with = "crate::values::one_or_many::some_addresses")]
+    public_addresses: Vec<IpAddr> = Vec::new(), now;
 
     /// Drop SYNs from port 20 to this host's ports below 1024: other FTP servers cannot be made
     /// to attack its services
@@ -186,6 +192,20 @@ impl Config {
             .iter()
             .flat_map(|ftpd| ftpd.passive_ports.iter().copied())
             .collect()
+    }
+
+    /// Whether clients know the FTP server with this control port by this address (rule R7).
+    #[must_use]
+    pub fn is_public(&self, address: Address, control_port: u16) -> bool {
+        let own = self
+            .ftpd
+            .iter()
+            .filter(|ftpd| ftpd.control_ports.contains(&control_port))
+            .flat_map(|ftpd| &ftpd.public_addresses);
+        self.public_addresses
+            .iter()
+            .chain(own)
+            .any(|public| Address::from(*public) == address)
     }
 
     /// Each FTP server with the mode that holds for it.

@@ -34,7 +34,7 @@ use crate::{
     cli::DoctorArgs,
     config::{Config, Ftpd, ModeArg},
     control_socket::{Reply, Request, ask},
-    values::printable,
+    values::{parse_address, printable},
 };
 
 /// The file as the packages install it. While it is still that, the proposal may take its place.
@@ -168,6 +168,13 @@ fn propose(config: &Config, enforced: &[Ftpd], found: &[Found]) -> Option<Propos
             name,
             control_ports,
             passive_ports: server.said.passive_ports.into_iter().collect(),
+            // A name is not looked up: it may stand for another address tomorrow.
+            public_addresses: server
+                .said
+                .public_address
+                .iter()
+                .filter_map(|address| parse_address(address).ok())
+                .collect(),
             mode: match known {
                 Some(known) => known.mode,
                 None => (!enforced.is_empty()).then_some(ModeArg::Monitor),

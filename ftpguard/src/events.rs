@@ -287,6 +287,12 @@ pub enum Happening {
         /// How many.
         count: u64,
     },
+    /// Pieces of control connections that were lost because nobody read them in time: no text is
+    /// believed until it has been quiet (rule S9).
+    ControlBytesLost {
+        /// How many.
+        count: u64,
+    },
 }
 
 impl Happening {

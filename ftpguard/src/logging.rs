@@ -178,6 +178,7 @@ fn level(what: &Happening) -> Level {
         Happening::DenialsNotTold { .. }
             | Happening::EventsNotTold { .. }
             | Happening::EventsLost { .. }
+            | Happening::ControlBytesLost { .. }
             | Happening::OutOfRoom { .. }
             | Happening::GateLost { .. }
             | Happening::InterfaceUnguarded { .. }
@@ -253,6 +254,10 @@ mod tests {
         }
         assert_eq!(level(&record.what), Level::Warn);
         assert_eq!(level(&Happening::EventsLost { count: 1 }), Level::Warn);
+        assert_eq!(
+            level(&Happening::ControlBytesLost { count: 1 }),
+            Level::Warn
+        );
         let out_of_room = Happening::OutOfRoom {
             what: "client-quota".into(),
             count: 1,

@@ -32,6 +32,9 @@ pub struct Tally {
     /// Control connections whose text was not read, because too many others were.
     #[serde(default)]
     pub unread: u64,
+    /// Commands that name a data port and whose argument could not be read (rule C1).
+    #[serde(default)]
+    pub malformed_arguments: u64,
 }
 
 /// What the daemon remembers.

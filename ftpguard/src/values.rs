@@ -203,6 +203,19 @@ pub fn parse_network(text: &str) -> Result<Network, String> {
     }
 }
 
+/// Parses an address that a client can connect to, without length or port.
+pub fn parse_address(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|_| {
+        format!("{text:?} is no IP address; write it without length or port, as in 192.0.2.10")
+    })?;
+    if address.is_unspecified() {
+        return Err(format!(
+            "{address} stands for any address; write a real one"
+        ));
+    }
+    Ok(address)
+}
+
 /// The address at the start of the text, and what follows it.
 fn split_address(text: &str) -> Option<(IpAddr, &str)> {
     if let Some(rest) = text.strip_prefix('[') {

@@ -189,6 +189,32 @@ fn o10_an_accepted_port_narrows() {
     }
 }
 
+/// C7, O10: what PORT narrowed, REIN widens again: the next user has named no port yet.
+#[test]
+fn c7_o10_rein_ends_narrowing() {
+    let stage = stage(Settings::of(Kind::Wayward));
+    let client = stage.sandbox.client();
+    let guard = guard(&stage);
+    for family in Family::ALL {
+        let target = Target::start(client, family, 0).expect("target");
+        let connect = format!("SITE CONNECT {}", target.address().port());
+        let mut ftp = login(&stage, client, family);
+        let own = ftp.local().expect("own address").ip();
+        ftp.active((own, 40_000).into(), Commands::of(family))
+            .and_then(|reply| reply.expect(200, "PORT"))
+            .expect("accepted");
+        assert_eq!(session(&guard, &ftp)["active_port"], 40_000);
+        refused(&guard, &mut ftp, &connect, Reason::ConnectToOtherPort);
+        for (line, code) in [("REIN", 220), ("USER anonymous", 331), ("PASS x", 230)] {
+            ftp.expect(line, code).expect("anew");
+        }
+        assert!(session(&guard, &ftp)["active_port"].is_null());
+        ftp.expect(&connect, 200)
+            .unwrap_or_else(|error| panic!("after REIN: {error:#}\n{}", guard.log()));
+        assert_eq!(target.wait_for_accepted(1), 1);
+    }
+}
+
 /// The ftpd is told to connect, slowly enough for the guard to have read it, and may not.
 fn refused(guard: &Guard, ftp: &mut FtpClient, line: &str, reason: Reason) {
     let before = guard.counter(reason).expect("status");

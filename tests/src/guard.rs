@@ -69,6 +69,8 @@ pub struct Options {
     pub fault: Option<String>,
     /// `--metrics`
     pub metrics: Option<String>,
+    /// What it logs (`RUST_LOG`), where that is not its default.
+    pub log: Option<&'static str>,
 }
 
 impl Default for Options {
@@ -89,6 +91,7 @@ impl Default for Options {
             more: Vec::new(),
             fault: None,
             metrics: None,
+            log: None,
         }
     }
 }
@@ -159,6 +162,9 @@ impl Guard {
         command.args(&options.more);
         if let Some(fault) = &options.fault {
             command.env("FTPGUARD_FAULT", fault);
+        }
+        if let Some(log) = options.log {
+            command.env("RUST_LOG", log);
         }
         for destination in &options.allow_connect {
             command.args(["--allow-connect", destination]);

@@ -2,6 +2,7 @@
 # thread serves every session. What it knows beyond FTP:
 #   SITE MODE whole | bytes | cut N | block | long   how the answer to PASV is sent
 #   SITE MODE claim NUMBERS   the answer to PASV has these numbers, the listener another port
+#   SITE MODE keep      the listeners of former PASVs stay open
 #   SITE MODE mute      no command is repeated in the answer that it is not known
 #   SITE SAY HEX        answers with these bytes
 #   SITE SPLIT HEX...   answers with these bytes, each word in a segment of its own
@@ -17,6 +18,7 @@ class Session:
     def __init__(self, control):
         control.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.control, self.buffer, self.listener, self.mode = control, b'', None, ['whole']
+        self.kept = []
         self.say(b'220 scripted\r\n')
 
     def say(self, *pieces):
@@ -42,8 +44,9 @@ class Session:
             self.passive()
         elif verb == b'RETR':
             self.retrieve()
-        elif verb in (b'TYPE', b'NOOP', b'USER', b'PASS', b'QUIT'):
-            self.say({b'USER': b'331 and?', b'PASS': b'230 in', b'QUIT': b'221 bye'}
+        elif verb in (b'TYPE', b'NOOP', b'USER', b'PASS', b'PORT', b'REIN', b'QUIT'):
+            self.say({b'USER': b'331 and?', b'PASS': b'230 in', b'REIN': b'220 anew',
+                      b'QUIT': b'221 bye'}
                      .get(verb, b'200 yes') + b'\r\n')
         elif self.mode[0] == 'mute':
             self.say(b'500 unknown\r\n')
@@ -89,9 +92,11 @@ class Session:
         self.say(b'226 done\r\n')
 
     def close(self):
-        if self.listener:
+        if self.listener and self.mode[0] == 'keep':
+            self.kept.append(self.listener)
+        elif self.listener:
             self.listener.close()
-            self.listener = None
+        self.listener = None
 
     def read(self):
         try:
@@ -100,6 +105,8 @@ class Session:
             got = b''
         if not got:
             self.close()
+            for listener in self.kept:
+                listener.close()
             events.unregister(self.control)
             self.control.close()
             return

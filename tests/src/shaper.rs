@@ -34,7 +34,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The last byte of the address.
 const LAST: u8 = 99;
 /// Where the checksum stands in a packet without IP options.
-const CHECKSUM: usize = 20 + 16;
+const CHECKSUM: usize = IP_HEADER + 16;
+/// The length of an IP header without options.
+const IP_HEADER: usize = 20;
+/// Of a TCP header that fills a first fragment, whose length is a multiple of eight.
+const PADDED_HEADER: usize = 24;
 
 /// What is wrong with a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +90,8 @@ struct Segment<'a> {
     syn: bool,
     rst: bool,
     mss: Option<u16>,
+    /// Its header has [`PADDED_HEADER`] bytes.
+    padded: bool,
     payload: &'a [u8],
     flaw: Flaw,
 }
@@ -139,6 +145,18 @@ impl Shaper {
             flaw,
             ..Segment::between(self.port, CONTROL_PORT)
         })
+    }
+
+    /// Sends bytes in order, in two IP fragments of which the first is a TCP header and no more.
+    pub fn send_in_fragments(&mut self, bytes: &[u8]) -> Result<()> {
+        self.wire.send_in_fragments(&Segment {
+            sequence: self.next,
+            acknowledgment: Some(self.expected),
+            payload: bytes,
+            ..Segment::between(self.port, CONTROL_PORT)
+        })?;
+        self.next = self.next.wrapping_add(u32::try_from(bytes.len())?);
+        Ok(())
     }
 
     /// Sends a line, and waits for an answer that ends so.
@@ -261,6 +279,7 @@ impl Segment<'_> {
             syn: false,
             rst: false,
             mss: None,
+            padded: false,
             payload: &[],
             flaw: Flaw::None,
         }
@@ -303,6 +322,32 @@ impl Wire {
     }
 
     fn send(&self, segment: &Segment<'_>) -> Result<()> {
+        self.put(&self.packet(segment)?)
+    }
+
+    /// Sends it as two IP fragments: the TCP header, and all the rest.
+    fn send_in_fragments(&self, segment: &Segment<'_>) -> Result<()> {
+        let packet = self.packet(&Segment {
+            padded: true,
+            ..*segment
+        })?;
+        let (header, rest) = packet.split_at(IP_HEADER);
+        let (first, second) = rest.split_at(PADDED_HEADER);
+        let more = 0x2000;
+        let offset = u16::try_from(PADDED_HEADER / 8)?;
+        for (place, part) in [(more, first), (offset, second)] {
+            let mut fragment = [header, part].concat();
+            // The same identification for both; length and checksum are the kernel's (raw(7)).
+            if let Some(fields) = fragment.get_mut(4..8) {
+                fields[..2].copy_from_slice(&segment.ports.0.to_be_bytes());
+                fields[2..].copy_from_slice(&place.to_be_bytes());
+            }
+            self.put(&fragment)?;
+        }
+        Ok(())
+    }
+
+    fn packet(&self, segment: &Segment<'_>) -> Result<Vec<u8>> {
         let (source, destination) = segment.ports;
         let mut tcp = PacketBuilder::ipv4(self.address.octets(), self.server.octets(), 64).tcp(
             source,
@@ -327,6 +372,10 @@ impl Wire {
                 .options(&[TcpOptionElement::MaximumSegmentSize(mss)])
                 .context("the option")?;
         }
+        if segment.padded {
+            let nothing = [const { TcpOptionElement::Noop }; PADDED_HEADER - 20];
+            tcp = tcp.options(&nothing).context("the option")?;
+        }
         let mut packet = Vec::with_capacity(tcp.size(segment.payload.len()));
         tcp.write(&mut packet, segment.payload)
             .context("building a segment")?;
@@ -335,8 +384,12 @@ impl Wire {
         {
             *byte ^= 0x55;
         }
+        Ok(packet)
+    }
+
+    fn put(&self, packet: &[u8]) -> Result<()> {
         let server = SockaddrIn::from(SocketAddrV4::new(self.server, 0));
-        sendto(self.sender.as_raw_fd(), &packet, &server, MsgFlags::empty())
+        sendto(self.sender.as_raw_fd(), packet, &server, MsgFlags::empty())
             .context("sending a segment")?;
         Ok(())
     }

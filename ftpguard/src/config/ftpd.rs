@@ -1,5 +1,7 @@
 //! The tables of the file: FTP servers and exceptions, each with a name.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::ModeArg;
@@ -23,6 +25,10 @@ pub struct Ftpd {
     /// The ranges from which it takes its passive ports.
     #[serde(deserialize_with = "one_or_many::ranges")]
     pub passive_ports: Vec<PortRange>,
+    /// By which addresses clients know it, beside those that the file names for all.
+    #[serde(deserialize_with = "one_or_many::addresses")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub public_addresses: Vec<IpAddr>,
     /// Its mode, where it is not that of the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<ModeArg>,
@@ -34,6 +40,7 @@ impl Default for Ftpd {
             name: "ftpd".to_owned(),
             control_ports: vec![21],
             passive_ports: Vec::new(),
+            public_addresses: Vec::new(),
             mode: None,
         }
     }

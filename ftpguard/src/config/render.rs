@@ -37,12 +37,13 @@ impl Config {
 /// What is said about `[[ftpd]]`.
 const FTPD: &str = "\
 The FTP servers of this host, one table for each. The keys above hold for all of them.
-  name            what it is called in messages
-  control_ports   where it accepts control connections
-  passive_ports   its passive range, as in \"50000-50099\" or [\"50000-50049\", \"51000-51049\"].
-                  Unused ports in it are closed to everybody. None declared: only the ports on
-                  which the server listens are guarded, wherever they are.
-  mode            \"enforce\" or \"monitor\" for this server, where it is not the mode above";
+  name              what it is called in messages
+  control_ports     where it accepts control connections
+  passive_ports     its passive range, as in \"50000-50099\" or [\"50000-50049\", \"51000-51049\"].
+                    Unused ports in it are closed to everybody. None declared: only the ports on
+                    which the server listens are guarded, wherever they are.
+  public_addresses  by which addresses its clients know it, beside those above
+  mode              \"enforce\" or \"monitor\" for this server, where it is not the mode above";
 
 /// What is said about `[[exception]]`.
 const EXCEPTION: &str = "\

@@ -79,6 +79,7 @@ mod tests {
             name: "second".to_owned(),
             control_ports: vec![990, 2121],
             passive_ports: Vec::new(),
+            public_addresses: Vec::new(),
             mode: Some(crate::config::ModeArg::Monitor),
         });
         assert_eq!(

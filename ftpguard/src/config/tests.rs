@@ -73,6 +73,9 @@ fn what_is_rendered_reads_back_the_same() {
         tracking: TrackingArg::Text,
         active: ActiveArg::Exceptions,
         data_source_ports: vec![20, 2020],
+        public_addresses: ["192.0.2.7", "2001:db8::7"]
+            .map(|text| text.parse().expect("an address"))
+            .to_vec(),
         bounce_shield: true,
         cgroup: "/sys/fs/cgroup/x".into(),
         ftpd: vec![
@@ -83,12 +86,14 @@ fn what_is_rendered_reads_back_the_same() {
                     "50000-50049".parse().expect("a range"),
                     "51000-51049".parse().expect("a range"),
                 ],
+                public_addresses: vec!["192.0.2.21".parse().expect("an address")],
                 mode: None,
             },
             Ftpd {
                 name: "intern".to_owned(),
                 control_ports: vec![2121],
                 passive_ports: Vec::new(),
+                public_addresses: Vec::new(),
                 mode: Some(ModeArg::Monitor),
             },
         ],
@@ -125,6 +130,30 @@ fn one_value_stands_for_a_list_of_one() {
     );
 }
 
+#[test]
+fn r7_public_addresses_are_those_of_all_and_of_one() {
+    let read = config(
+        "public_addresses = \"192.0.2.1\"\n\
+         [[ftpd]]\nname = \"a\"\ncontrol_ports = [21, 990]\n\
+         public_addresses = [\"192.0.2.2\", \"2001:db8::2\"]\n\
+         [[ftpd]]\nname = \"b\"\ncontrol_ports = 2121\n",
+    )
+    .expect("valid");
+    let is_public = |address: &str, port| {
+        let address: IpAddr = address.parse().expect("an address");
+        read.is_public(Address::from(address), port)
+    };
+    for port in [21, 990, 2121] {
+        assert!(is_public("192.0.2.1", port));
+        // The same address, in the notation of IPv6.
+        assert!(is_public("::ffff:192.0.2.1", port));
+        assert!(!is_public("192.0.2.3", port));
+        for own in ["192.0.2.2", "2001:db8::2"] {
+            assert_eq!(is_public(own, port), port != 2121, "{own} at {port}");
+        }
+    }
+}
+
 /// Every wrong line, the place that is named, and a word of the remedy.
 #[test]
 fn every_mistake_has_its_line_and_column() {
@@ -143,6 +172,18 @@ fn every_mistake_has_its_line_and_column() {
         ("data_source_ports = [20, 0]", (1, 26), "0 is no port"),
         ("data_source_ports = [70000]", (1, 22), "70000 is no port"),
         ("data_source_ports = [\"20\"]", (1, 22), "without quotes"),
+        (
+            "public_addresses = [\"192.0.2.1\", \"192.0.2.0/24\"]",
+            (1, 34),
+            "without length or port",
+        ),
+        ("public_addresses = \"0.0.0.0\"", (1, 20), "a real one"),
+        ("public_addresses = 192", (1, 20), "in quotes"),
+        (
+            "[[ftpd]]\npublic_addresses = \"ftp.example\"",
+            (2, 20),
+            "no IP address",
+        ),
         (
             "[[ftpd]]\nname = \"a\"\nactive = \"off\"",
             (3, 1),

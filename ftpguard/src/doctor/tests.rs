@@ -42,6 +42,28 @@ fn every_server_found_is_proposed_once() {
     assert!(propose(&Config::default(), &[], &[]).is_none());
 }
 
+/// The address by which clients know a server is taken over; a name is not.
+#[test]
+fn r7_public_addresses_are_proposed() {
+    for (said, proposed) in [
+        (Some("192.0.2.1"), vec!["192.0.2.1"]),
+        (Some("ftp.example.net"), Vec::new()),
+        (None, Vec::new()),
+    ] {
+        let mut server = found("vsftpd", &[21], None);
+        server.said.public_address = said.map(str::to_owned);
+        let proposal = propose(&Config::default(), &[], &[server]).expect("a proposal");
+        let addresses: Vec<String> = proposal
+            .config
+            .ftpd
+            .iter()
+            .flat_map(|ftpd| &ftpd.public_addresses)
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(addresses, proposed);
+    }
+}
+
 /// M3: a server that was never seen before is watched first, and takes nothing from the others.
 #[test]
 fn m3_a_server_that_is_new_is_watched_first() {

@@ -168,6 +168,9 @@ impl fmt::Display for Happening {
             Self::OutOfRoom { what, count } => write!(f, "no room for {count} newcomers: {what}"),
             Self::EventsNotTold { count } => write!(f, "{count} more events, not told one by one"),
             Self::EventsLost { count } => write!(f, "{count} events lost"),
+            Self::ControlBytesLost { count } => {
+                write!(f, "{count} pieces of control connections lost")
+            }
         }
     }
 }

@@ -200,6 +200,7 @@ impl Guard {
     fn read_control(&mut self, ring: &mut Ring) -> Result<()> {
         ring.drain(BATCH, |record| self.on_control(record));
         self.settle_text()?;
+        self.check_lost_text()?;
         self.look_at = self.look_at.or_else(|| self.text.look_at());
         self.tell_firewall();
         Ok(())

@@ -68,6 +68,7 @@ pub(super) fn totals(tally: &Tally, counters: &CpuCounters, json: bool) -> Strin
             "pinholes_used": tally.pinholes_used,
             "unreadable": tally.unreadable,
             "unread": tally.unread,
+            "malformed_arguments": tally.malformed_arguments,
             "verdicts": by_label(status::verdicts(counters)),
             "incidents": by_label(status::incidents(counters)),
         })

@@ -125,8 +125,7 @@ impl Guard {
         Ok(())
     }
 
-    /// After lost events the memory is read anew, see [`Self::read_anew`]; after lost bytes no
-    /// dialogue is believed until it has been quiet.
+    /// After lost events the memory is read anew, see [`Self::read_anew`].
     pub(super) fn check_losses(&mut self) -> Result<(), KernelError> {
         let lost = self.kernel.maps.incident(Incident::EventLost)?;
         if lost > self.sweep.lost {
@@ -136,13 +135,14 @@ impl Guard {
             self.sweep.lost = lost;
             self.sweep.reads_anew = true;
         }
-        let lost_bytes = self.kernel.maps.incident(Incident::ControlBytesLost)?;
-        if lost_bytes > self.sweep.lost_bytes {
-            self.sweep.lost_bytes = lost_bytes;
-            self.watcher.lose(&mut |_, _| {});
-            self.widen_all()?;
-        }
         Ok(())
+    }
+
+    /// How many pieces of control connections were lost since this was last asked.
+    pub(super) fn newly_lost_bytes(&mut self) -> Result<u64, KernelError> {
+        let lost = self.kernel.maps.incident(Incident::ControlBytesLost)?;
+        let before = std::mem::replace(&mut self.sweep.lost_bytes, lost);
+        Ok(lost.saturating_sub(before))
     }
 
     /// Every event is read. Where some may have been lost, what is remembered is read anew from the

@@ -46,6 +46,8 @@ const MAX_ELSEWHERE: usize = 16;
 pub(super) struct Text {
     /// The last word of each session in the batch being read.
     last_words: HashMap<SessionKey, DialogueEvent>,
+    /// The last port that each session announced in the batch being read.
+    announced: HashMap<SessionKey, Port>,
     /// Announced ports without a listener so far.
     waiting: Vec<Waiting>,
     /// The pinhole that the text of a session last spoke of, as it was then.
@@ -79,6 +81,7 @@ impl Text {
     pub(super) fn hear(&mut self, key: SessionKey, event: DialogueEvent) {
         if let DialogueEvent::PassiveAnnounced { port, .. } = event {
             self.reuse.announced(key, port);
+            self.announced.insert(key, port);
         }
         if changes_something(&event) {
             self.last_words.insert(key, event);
@@ -142,8 +145,10 @@ impl Guard {
             kernel,
             watching_since,
             state,
+            config,
             ..
         } = self;
+        let mut malformed = 0;
         let beginning = |key: &SessionKey| {
             let session = Maps::find(&kernel.maps.sessions, key).ok().flatten()?;
             Some(if session.opened_at > *watching_since {
@@ -157,10 +162,15 @@ impl Guard {
             if let Some(what) = remark(&key, &event) {
                 journal.tell(what);
             }
+            if let DialogueEvent::MalformedArgument { .. } = event {
+                malformed += 1;
+            }
             let is_ours = |address: Address| {
                 let found = Maps::find(&kernel.maps.addresses, &address);
-                // Where that cannot be looked up, nothing is hinted at.
-                address == key.server || found.map_or(true, |found| found.is_some())
+                address == key.server
+                    || config.is_public(address, key.server_port.number())
+                    // Where that cannot be looked up, nothing is hinted at.
+                    || found.map_or(true, |found| found.is_some())
             };
             if text.is_elsewhere(&event, is_ours) {
                 journal.tell(Happening::Dialogue {
@@ -173,16 +183,49 @@ impl Guard {
         if !watcher.take(record, clock::monotonic_ns(), beginning, &mut tell) {
             state.tally.unreadable += 1;
         }
+        state.tally.malformed_arguments += malformed;
         state.tally.unread = watcher.unread();
     }
 
+    /// Captured bytes may have been lost since this was last asked, and nobody knows whose. Then no
+    /// dialogue is believed until it has been quiet (rule S9), and nothing stays narrow.
+    pub(super) fn check_lost_text(&mut self) -> Result<(), KernelError> {
+        let count = self.newly_lost_bytes()?;
+        if count == 0 {
+            return Ok(());
+        }
+        let Self {
+            watcher,
+            text,
+            journal,
+            ..
+        } = self;
+        journal.tell(Happening::ControlBytesLost { count });
+        watcher.lose(&mut |key, event| {
+            if let Some(what) = remark(&key, &event) {
+                journal.tell(what);
+            }
+            text.hear(key, event);
+        });
+        self.settle_text()?;
+        self.widen_all()
+    }
+
     /// Everything captured so far is read: now the last word of each session counts. What it
-    /// said before is over, and the kernel side may have acted on it already.
+    /// said before is over, and the kernel side may have acted on it already: in socket tracking
+    /// it has made the pinhole of an announcement that is over.
     pub(super) fn settle_text(&mut self) -> Result<(), KernelError> {
+        let announced = std::mem::take(&mut self.text.announced);
         for (key, event) in std::mem::take(&mut self.text.last_words) {
             let Some(session) = Maps::find(&self.kernel.maps.sessions, &key)? else {
                 continue;
             };
+            if let Some(port) = announced.get(&key)
+                && self.config.tracking == TrackingArg::Socket
+                && session.pinhole.port == *port
+            {
+                self.speak_of(&key, session.pinhole)?;
+            }
             self.settle_session(&key, &session, event)?;
         }
         self.keep_narrow()
@@ -237,8 +280,7 @@ impl Guard {
         }
     }
 
-    /// Socket tracking: remembers which pinhole the reply spoke of; says so where it names
-    /// another port (rule R9).
+    /// Socket tracking: says so where the reply names another port than the sockets (rule R9).
     fn compare(
         &mut self,
         key: &SessionKey,
@@ -249,16 +291,17 @@ impl Guard {
             return self.open(key, announced, Origin::Text).map(drop);
         }
         let pinhole = session.pinhole;
-        if pinhole.port == Port::NONE {
-            return Ok(());
-        }
-        if pinhole.port != announced {
+        if pinhole.port != Port::NONE && pinhole.port != announced {
             self.journal.tell(Happening::TextMismatch {
                 way: way(&pinhole),
                 announced: announced.number(),
             });
-            return Ok(());
         }
+        Ok(())
+    }
+
+    /// The session's text has announced this pinhole, as it is now.
+    fn speak_of(&mut self, key: &SessionKey, pinhole: PinholeKey) -> Result<(), KernelError> {
         if let Some(known) = Maps::find(&self.kernel.maps.pinholes, &pinhole)? {
             self.text.spoken_of.insert(*key, (pinhole, known.made_at));
         }

@@ -181,6 +181,11 @@ fn add_totals(registry: &mut Registry, status: &Status) {
             "Control connections whose text was not read because too many others were",
             totals.unread,
         ),
+        (
+            "malformed_arguments",
+            "PORT, EPRT and LPRT commands with an argument that could not be read",
+            totals.malformed_arguments,
+        ),
     ] {
         let counter: Counter = Counter::default();
         counter.inc_by(count);

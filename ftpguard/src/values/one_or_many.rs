@@ -1,13 +1,13 @@
 //! Values of the file that may stand alone or in a list: `21` or `[21, 990]`.
 
-use std::{fmt, marker::PhantomData, str::FromStr};
+use std::{fmt, marker::PhantomData, net::IpAddr, str::FromStr};
 
 use serde::{
     Deserialize, Deserializer,
     de::{Error, SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 
-use super::{PortRange, check_port, parse_destination, parse_network};
+use super::{PortRange, check_port, parse_address, parse_destination, parse_network};
 use crate::kernel::{Destination, Network};
 
 /// Ports from 1 to 65535.
@@ -36,6 +36,20 @@ pub fn destinations<'de, D: Deserializer<'de>>(
     deserializer.deserialize_any(OneOrMany::<Destination>::new(
         "a destination such as \"192.0.2.10:389\" or a list of destinations",
     ))
+}
+
+/// Addresses.
+pub fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    deserializer.deserialize_any(OneOrMany::<IpAddr>::new(
+        "an address such as \"192.0.2.10\" or a list of addresses",
+    ))
+}
+
+/// The same for a key that may be missing.
+pub fn some_addresses<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<IpAddr>>, D::Error> {
+    addresses(deserializer).map(Some)
 }
 
 /// Addresses and networks.
@@ -76,6 +90,20 @@ impl Item for PortRange {
     fn from_number(number: i64) -> Result<Self, String> {
         Err(format!(
             "{number} is no range; write \"FIRST-LAST\", as in \"50000-50099\""
+        ))
+    }
+}
+
+impl Item for IpAddr {
+    type Given = Self;
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        parse_address(text)
+    }
+
+    fn from_number(number: i64) -> Result<Self, String> {
+        Err(format!(
+            "{number} is no address; write it in quotes, as in \"192.0.2.10\""
         ))
     }
 }

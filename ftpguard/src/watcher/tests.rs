@@ -1,5 +1,8 @@
 use bytemuck::bytes_of;
-use ftpguard_common::net::{Address, Port};
+use ftpguard_common::{
+    event::FRAGMENT_LENGTH,
+    net::{Address, Port},
+};
 
 use super::*;
 
@@ -152,6 +155,38 @@ fn s2_what_the_host_did_not_accept_means_nothing() {
             "desynchronised unmatched-announcement"
         ]
     );
+}
+
+/// The kernel side's record of a segment that comes in fragments: that there is one, and nothing of
+/// what it says. A copy that this host did not accept is not believed in its place, whichever of
+/// them came first.
+#[test]
+fn s2_a_fragment_hides_what_the_host_accepted() {
+    for fragment_first in [false, true] {
+        let mut line = Line::new();
+        line.server("220 hello\r\n");
+        let fragment = ControlHeader {
+            length: FRAGMENT_LENGTH,
+            captured: 0,
+            ..bytemuck::pod_read_unaligned(&line.record(Direction::ToServer, b""))
+        };
+        let see = |line: &mut Line| assert!(line.take(bytes_of(&fragment), None));
+        if fragment_first {
+            see(&mut line);
+            line.client("PASV\r\n");
+        } else {
+            line.client("PASV\r\n");
+            see(&mut line);
+        }
+        assert_eq!(line.watcher.client_sequence(&line.key), None);
+        line.server("227 (10,0,0,1,195,80)\r\n");
+        let why = if fragment_first {
+            "desynchronised bytes-lost"
+        } else {
+            "opaque untrusted"
+        };
+        assert_eq!(line.told, [why]);
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ mod wayward;
 use std::{
     ffi::OsString,
     fs,
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     ops::RangeInclusive,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
@@ -111,6 +111,8 @@ pub struct Settings {
     pub tls_reuse: bool,
     /// Who accepts control connections.
     pub activation: Activation,
+    /// vsftpd's `pasv_address`: what its 227 replies name in the place of its own address.
+    pub public_address: Option<Ipv4Addr>,
 }
 
 /// A running ftpd. It ends when this value is dropped.
@@ -173,6 +175,7 @@ impl Settings {
             tls: None,
             tls_reuse: false,
             activation: Activation::Own,
+            public_address: None,
         }
     }
 

@@ -1,6 +1,7 @@
 # A small ftpd of a shape that nobody can attribute from outside: one thread reads every control
 # connection, the threads of a pool carry the commands out, one after the other of whichever
 # session. With TLS, it begins with the first byte.
+#   SITE PLACE n  the next PASV or EPSV listens on this port
 import os, queue, random, selectors, socket, ssl, sys, threading
 
 root, port, first, last, certificate = sys.argv[1:]
@@ -13,7 +14,7 @@ jobs = queue.Queue()
 
 class Session:
     def __init__(self, control):
-        self.control, self.buffer, self.listener = control, b'', None
+        self.control, self.buffer, self.listener, self.place = control, b'', None, None
         self.reply('220 reactor')
 
     def reply(self, line):
@@ -27,6 +28,9 @@ class Session:
             self.passive(verb)
         elif verb == 'RETR':
             self.retrieve(rest)
+        elif verb == 'SITE':
+            self.place = int(rest.split()[1])
+            self.reply('200 there')
         elif verb == 'QUIT':
             self.reply('221 bye')
             self.control.shutdown(socket.SHUT_RDWR)
@@ -36,7 +40,10 @@ class Session:
     def passive(self, verb):
         self.close()
         host = self.control.getsockname()[0]
-        for port in random.sample(range(int(first), int(last) + 1), int(last) - int(first) + 1):
+        ports = random.sample(range(int(first), int(last) + 1), int(last) - int(first) + 1)
+        if self.place:
+            ports, self.place = [self.place], None
+        for port in ports:
             self.listener = socket.socket(self.control.family)
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

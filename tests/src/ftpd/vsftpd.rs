@@ -16,13 +16,15 @@ pub(super) fn command(settings: &Settings, place: &Place<'_>) -> Result<Vec<OsSt
 
 fn configuration(settings: &Settings, place: &Place<'_>, empty: &Path) -> String {
     let own = settings.activation == Activation::Own;
+    let v4_only = settings.public_address.is_some();
     let one_process = settings.kind == Kind::VsftpdOneProcess;
     let yes = |on: bool| if on { "YES" } else { "NO" };
     let mut lines = vec![
         ("background", "NO".to_owned()),
-        // Debian's default: one IPv6 socket for both families.
-        ("listen", "NO".to_owned()),
-        ("listen_ipv6", yes(own).to_owned()),
+        // Debian's default: one IPv6 socket for both families. A session of such a socket names
+        // 0.0.0.0 in the place of an IPv4 pasv_address.
+        ("listen", yes(own && v4_only).to_owned()),
+        ("listen_ipv6", yes(own && !v4_only).to_owned()),
         ("listen_port", settings.control_port().to_string()),
         ("one_process_model", yes(one_process).to_owned()),
         ("anonymous_enable", "YES".to_owned()),
@@ -50,6 +52,9 @@ fn configuration(settings: &Settings, place: &Place<'_>, empty: &Path) -> String
         ("idle_session_timeout", "120".to_owned()),
         ("xferlog_enable", "NO".to_owned()),
     ];
+    if let Some(address) = settings.public_address {
+        lines.push(("pasv_address", address.to_string()));
+    }
     if let Some(certificate) = place.certificate {
         let file = |path: &Path| path.display().to_string();
         lines.extend([

@@ -21,11 +21,6 @@ impl Guard {
     /// Text tracking: a reply announced a port.
     pub(super) fn announce(&mut self, key: &SessionKey, port: Port) -> Result<(), KernelError> {
         self.text.waiting.retain(|waiting| waiting.session != *key);
-        if port.is_low() {
-            self.revoke(key, Ending::Replaced)?;
-            self.phantom(key, port, Phantom::LowPort);
-            return Ok(());
-        }
         if self.open(key, port, Origin::Text)? {
             return Ok(());
         }
@@ -76,14 +71,15 @@ impl Guard {
             return Ok(());
         };
         let exact = process.session_id != 0 && process.flags & process_flags::SHARED == 0;
-        if !exact || event.local_port.is_low() || !self.watcher.is_unreadable(&process.session) {
+        if !exact || !self.watcher.is_unreadable(&process.session) {
             return Ok(());
         }
         self.open(&process.session, event.local_port, Origin::Exact)
             .map(drop)
     }
 
-    /// Makes the pinhole for an announced port. False while there is no listener for it.
+    /// Makes the pinhole for an announced port: every one that text asks for is made here. False
+    /// while there is no listener for it.
     pub(super) fn open(
         &mut self,
         key: &SessionKey,
@@ -94,6 +90,12 @@ impl Guard {
         let Some(session) = Maps::find(&maps.sessions, key)? else {
             return Ok(true);
         };
+        // The ftpd may have such a listener, and for whom it is only text would say (rule R8).
+        if port.is_low() {
+            self.revoke(key, Ending::Replaced)?;
+            self.phantom(key, port, Phantom::LowPort);
+            return Ok(true);
+        }
         let Some((endpoint, listener)) = find_listener(maps, key.server, port)? else {
             return Ok(false);
         };

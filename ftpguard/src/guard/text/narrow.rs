@@ -37,7 +37,7 @@ impl Guard {
     }
 
     /// Captured bytes were lost, and nobody knows whose: nothing is narrow any more.
-    pub(in crate::guard) fn widen_all(&mut self) -> Result<(), KernelError> {
+    pub(super) fn widen_all(&mut self) -> Result<(), KernelError> {
         for (key, _) in std::mem::take(&mut self.text.narrowed) {
             Maps::forget(&mut self.kernel.maps.advice, &key)?;
         }
