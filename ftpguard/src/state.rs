@@ -50,12 +50,6 @@ pub struct State {
 }
 
 impl State {
-    /// Whether any control connection is open.
-    #[must_use]
-    pub fn has_sessions(&self) -> bool {
-        !self.sessions.is_empty()
-    }
-
     /// Every control connection that is open.
     #[must_use]
     pub fn open_sessions(&self) -> HashSet<SessionKey> {

@@ -32,9 +32,6 @@ const REFILL_AFTER: Duration = Duration::from_millis(100);
 /// How often the ring buffers are read in socket tracking, where the kernel side wakes the guard
 /// for urgent events only.
 const READ_EVERY: Duration = Duration::from_millis(50);
-/// The same while there is no session and nobody was refused a moment ago: nothing that is read
-/// later then could be needed earlier.
-const READ_IDLE: Duration = Duration::from_millis(200);
 /// How often the tables are looked over when nothing else happens.
 pub(super) const LOOK_OVER: Duration = Duration::from_secs(10);
 /// How many records of a ring buffer are read before anything else gets its turn.
@@ -185,8 +182,7 @@ impl Guard {
             self.rearm()?;
             self.read_anew();
         }
-        let idle = !self.state.has_sessions() && self.refill_at.is_none();
-        self.read_at = Instant::now() + if idle { READ_IDLE } else { READ_EVERY };
+        self.read_at = Instant::now() + READ_EVERY;
         Ok(())
     }
 
