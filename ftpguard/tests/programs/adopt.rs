@@ -25,7 +25,7 @@ use ftpguard_common::{
 
 use crate::{
     Bed,
-    bed::{address, listen, settings},
+    bed::{CLIENT, SERVER, THIEF, address, listen, settings},
     frames::syn,
 };
 
@@ -123,23 +123,31 @@ fn f2_an_acceptor_that_was_taken_for_a_session_is_adopted() {
     assert_eq!(apply(&mut kernel, &plan).unwrap().added, 0);
 }
 
+/// A kernel side that knows nothing yet but the server's address.
+fn adopting() -> Mutex<Kernel> {
+    let mut kernel = Kernel::load(&settings(Mode::Enforce, false)).unwrap();
+    kernel.maps.add_address(address(SERVER)).unwrap();
+    Mutex::new(kernel)
+}
+
+/// The client's session there.
+fn session() -> SessionKey {
+    SessionKey {
+        client: address(CLIENT),
+        server: address(SERVER),
+        client_port: Port::new(1000),
+        server_port: Port::new(21),
+    }
+}
+
 /// K10, I1: a listener that began to listen before its process was written was taken for other
 /// software's, and is guarded as soon as it is adopted.
 #[test]
 fn k10_a_listener_that_was_taken_for_foreign_is_adopted() {
-    const THIEF: &str = "203.0.113.9";
-    static ADOPTING: LazyLock<Mutex<Kernel>> =
-        LazyLock::new(|| Mutex::new(Kernel::load(&settings(Mode::Enforce, false)).unwrap()));
+    static ADOPTING: LazyLock<Mutex<Kernel>> = LazyLock::new(adopting);
     let mut bed = Bed::of(&ADOPTING);
-    let server = address("192.0.2.1");
-    bed.kernel.maps.add_address(server).unwrap();
-    let session = SessionKey {
-        client: address("198.51.100.7"),
-        server,
-        client_port: Port::new(1000),
-        server_port: Port::new(21),
-    };
-    let endpoint = Endpoint::new(server, Port::new(30_001));
+    let session = session();
+    let endpoint = Endpoint::new(session.server, Port::new(30_001));
     listen(&mut bed.kernel.maps, endpoint, 0, Admission::Pinhole);
     let pinhole = session.pinhole(endpoint.port);
     let listener = Listener {
@@ -156,11 +164,10 @@ fn k10_a_listener_that_was_taken_for_foreign_is_adopted() {
         listeners: vec![(endpoint, listener)],
         ..Plan::default()
     };
-    let (client, here) = ("198.51.100.7", "192.0.2.1");
-    bed.ingress(&syn(THIEF, here, 30_001), Reason::ForeignListener);
+    bed.ingress(&syn(THIEF, SERVER, 30_001), Reason::ForeignListener);
     assert_eq!(apply(&mut bed.kernel, &plan).unwrap().added, 2);
-    bed.ingress(&syn(THIEF, here, 30_001), Reason::NoPinhole);
-    bed.ingress(&syn(client, here, 30_001), Reason::Pinhole);
+    bed.ingress(&syn(THIEF, SERVER, 30_001), Reason::NoPinhole);
+    bed.ingress(&syn(CLIENT, SERVER, 30_001), Reason::Pinhole);
     assert_eq!(apply(&mut bed.kernel, &plan).unwrap().added, 0);
 }
 
@@ -168,18 +175,10 @@ fn k10_a_listener_that_was_taken_for_foreign_is_adopted() {
 /// pinhole: the next socket there would inherit both.
 #[test]
 fn k10_what_closed_meanwhile_is_not_kept() {
-    static ADOPTING: LazyLock<Mutex<Kernel>> =
-        LazyLock::new(|| Mutex::new(Kernel::load(&settings(Mode::Enforce, false)).unwrap()));
+    static ADOPTING: LazyLock<Mutex<Kernel>> = LazyLock::new(adopting);
     let mut bed = Bed::of(&ADOPTING);
-    let server = address("192.0.2.1");
-    bed.kernel.maps.add_address(server).unwrap();
-    let session = SessionKey {
-        client: address("198.51.100.7"),
-        server,
-        client_port: Port::new(1000),
-        server_port: Port::new(21),
-    };
-    let at = |port| Endpoint::new(server, Port::new(port));
+    let session = session();
+    let at = |port| Endpoint::new(session.server, Port::new(port));
     let listener = |port| Listener {
         session: 7,
         socket: 0,
@@ -229,10 +228,9 @@ fn k10_what_closed_meanwhile_is_not_kept() {
     let gone = forget_closed(&mut bed.kernel, &open, &known, &applied.listening).unwrap();
     assert_eq!(gone, [9].into());
     assert_eq!(known_sessions(&bed.kernel), [(session, 7)].into());
-    let (client, here) = ("198.51.100.7", "192.0.2.1");
-    bed.ingress(&syn(client, here, 30_001), Reason::Pinhole);
-    bed.ingress(&syn(client, here, 30_002), Reason::ClosedPort);
-    bed.ingress(&syn(client, here, 30_003), Reason::NoPinhole);
+    bed.ingress(&syn(CLIENT, SERVER, 30_001), Reason::Pinhole);
+    bed.ingress(&syn(CLIENT, SERVER, 30_002), Reason::ClosedPort);
+    bed.ingress(&syn(CLIENT, SERVER, 30_003), Reason::NoPinhole);
     let left = Maps::find(&bed.kernel.maps.listeners, &at(30_003)).unwrap();
     assert_eq!(
         left,
