@@ -289,6 +289,19 @@ pub mod process_flags {
     pub const TURNED_AWAY: u16 = 32;
 }
 
+/// What is known of a process that is not among the [`Process`]es.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Parent {
+    /// The process that forked it, 0 where that is not known.
+    pub tgid: u32,
+    /// The control port of the ftpd that it belongs to, where there was no room for it among the
+    /// processes (rule K9); else [`Port::NONE`].
+    pub control_port: Port,
+    /// Zero.
+    pub pad: u16,
+}
+
 /// The session that a thread of a shared process read last.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -550,6 +563,7 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<Listener>() == 64);
     assert!(size_of::<Process>() == 56);
+    assert!(size_of::<Parent>() == 8);
     assert!(size_of::<Serving>() == 56);
     assert!(size_of::<Peer>() == 20);
     assert!(size_of::<Exception>() == 20);
@@ -566,7 +580,7 @@ const _: () = {
 /// mean something else, then the size of each type. Daemons whose layouts differ do not touch
 /// each other's maps.
 #[expect(clippy::cast_possible_truncation, reason = "sizes of small types")]
-pub const LAYOUT: [u32; 20] = [
+pub const LAYOUT: [u32; 21] = [
     3,
     OBSERVER_SLOTS,
     ADDRESS_SLOTS,
@@ -578,6 +592,7 @@ pub const LAYOUT: [u32; 20] = [
     size_of::<Endpoint>() as u32,
     size_of::<Listener>() as u32,
     size_of::<Process>() as u32,
+    size_of::<Parent>() as u32,
     size_of::<Serving>() as u32,
     size_of::<Peer>() as u32,
     size_of::<Exception>() as u32,

@@ -2,8 +2,8 @@
 
 use crate::{
     abi::{
-        Advice, Barred, Endpoint, Exception, KernelOffsets, Listener, Peer, Pinhole, PinholeKey,
-        Policy, Process, Refusal, Relaxed, Serving, Session, SessionKey,
+        Advice, Barred, Endpoint, Exception, KernelOffsets, Listener, Parent, Peer, Pinhole,
+        PinholeKey, Policy, Process, Refusal, Relaxed, Serving, Session, SessionKey,
     },
     event::{EventBudget, Told},
     net::Address,
@@ -32,6 +32,7 @@ pod!(
     Exception,
     Flood,
     Listener,
+    Parent,
     Peer,
     Pinhole,
     PinholeKey,

@@ -12,7 +12,10 @@ use ftpguard_common::{
 
 use crate::{
     maps::{ADVICE, PROCESSES, SESSIONS},
-    observer::serving,
+    observer::{
+        process::{self, ftpd_of},
+        serving,
+    },
     peers::{is_listed, is_peer},
     report::{Ends, policy, settle, word_of},
 };
@@ -64,8 +67,10 @@ fn judge(call: &bpf_sock_addr, address: Address) -> Verdict {
 /// The control port of the current process's ftpd.
 #[inline(always)]
 pub(crate) fn control_port() -> Port {
+    let tgid = current_tgid();
     // SAFETY: as in `decide`.
-    unsafe { PROCESSES.get(&current_tgid()) }.map_or(Port::NONE, |process| process.control_port)
+    let process = unsafe { PROCESSES.get(&tgid) };
+    process.map_or_else(|| ftpd_of(tgid), |process| process.control_port)
 }
 
 /// What is to be said of the current process connecting there; `None` where it belongs to no
@@ -74,7 +79,17 @@ pub(crate) fn control_port() -> Port {
 pub(crate) fn decide(address: Address, port: Port) -> Option<Reason> {
     let tgid = current_tgid();
     // SAFETY: read at once; a change meanwhile is as good as one just before or after.
-    let process = unsafe { PROCESSES.get(&tgid) }?;
+    let known = unsafe { PROCESSES.get(&tgid) };
+    let left_out;
+    let process = if let Some(process) = known {
+        process
+    } else {
+        left_out = process::left_out(tgid);
+        if left_out.control_port == Port::NONE {
+            return None;
+        }
+        &left_out
+    };
     let shared = process.flags & process_flags::SHARED != 0;
     let turned_away = process.flags & process_flags::TURNED_AWAY != 0;
     if process.session_id == 0 && !shared && !turned_away {

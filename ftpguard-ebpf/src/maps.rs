@@ -9,8 +9,8 @@ use ftpguard_common::{
         ADDRESS_SLOTS, Advice, Barred, CONTROL_BYTES, EVENTS_BYTES, Endpoint, Exception, Listener,
         MAX_ADDRESSES, MAX_BARRED, MAX_ELSEWHERE, MAX_EXCEPTIONS, MAX_FORMER_LISTENERS, MAX_GATES,
         MAX_LISTENERS, MAX_PEERS, MAX_PINHOLES, MAX_PROCESSES, MAX_RELAXED, MAX_SERVING,
-        MAX_SESSIONS, OBSERVER_SLOTS, Peer, Pinhole, PinholeKey, Policy, Process, Refusal, Relaxed,
-        Serving, Session, SessionKey,
+        MAX_SESSIONS, OBSERVER_SLOTS, Parent, Peer, Pinhole, PinholeKey, Policy, Process, Refusal,
+        Relaxed, Serving, Session, SessionKey,
     },
     event::{ControlHeader, EventBudget, MAX_CAPTURE, SOURCES, Told},
     net::Address,
@@ -68,10 +68,11 @@ pub(crate) static ADVICE: HashMap<SessionKey, Advice> = HashMap::with_max_entrie
 pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(MAX_PROCESSES, 0);
 
 /// Who forked a watched process that belongs to no ftpd as far as is known: one that a service
-/// manager started may turn out to. Written and read by the socket observer only. Full: the one
+/// manager started may turn out to. And which processes do belong to one, while there is no room for
+/// them in `PROCESSES`. Written by the socket observer, by the daemon when it adopts. Full: the one
 /// unused for longest is forgotten, and the daemon looks it up when it is missed.
 #[map]
-pub(crate) static PARENTS: LruHashMap<u32, u32> = LruHashMap::with_max_entries(MAX_PROCESSES, 0);
+pub(crate) static PARENTS: LruHashMap<u32, Parent> = LruHashMap::with_max_entries(MAX_PROCESSES, 0);
 
 /// What each thread of a shared process read last, by thread id. Written and read by the socket
 /// observer only. Full: the thread that read longest ago is forgotten.

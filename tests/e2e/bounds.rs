@@ -353,6 +353,47 @@ pub(crate) fn touch_map(guard: &Guard, action: &str, map: &str, more: &[String])
         .stdout
 }
 
+/// K9, I4, O4: a process that there was no room for belongs to the ftpd all the same, whether the
+/// daemon has looked at it or not: nobody without a control connection reaches it, and it reaches
+/// nobody else. Its own client loses nothing.
+#[test]
+fn k9_a_process_without_room_is_guarded_all_the_same() {
+    let manager = Activation::Manager { watched: true };
+    for (kind, activation) in [
+        (Kind::Vsftpd, Activation::Own),
+        (Kind::Proftpd, Activation::Own),
+        (Kind::Vsftpd, manager),
+    ] {
+        let stage = stage(Settings {
+            activation,
+            ..Settings::unchecked(kind)
+        });
+        let attacks = [Scene::ThiefFirst, Scene::BounceToThirdHost];
+        for scene in attacks {
+            play(&stage, scene, Winner::Attacker, None);
+        }
+        let guard = guard_with(&stage, &with(&["--max-sessions=20"]));
+        touch_map(&guard, "fill", "PROCESSES", &[]);
+        for (daemon, looks) in [(Signal::SIGSTOP, false), (Signal::SIGCONT, true)] {
+            guard.signal(daemon).expect("it stops, or goes on");
+            for scene in attacks.into_iter().chain([Scene::Passive, Scene::Active]) {
+                for family in Family::ALL {
+                    let played = scene.play(&stage, family).expect("the scene can be played");
+                    let told = format!(
+                        "{kind:?} {activation:?}, daemon looks: {looks}: {}",
+                        played.told
+                    );
+                    println!("{told}");
+                    assert_eq!(played.winner, Winner::Honest, "{told}\n{}", guard.log());
+                }
+            }
+        }
+        assert!(incident(&guard, "process-table-full") >= 8);
+        let refused = guard.counter(Reason::ConnectToStranger).expect("status");
+        assert!(refused >= 4, "{kind:?} {activation:?}\n{}", guard.log());
+    }
+}
+
 /// K9: in each of the other tables, too, who finds no room harms nobody, is let in by nobody else's
 /// place, and is counted and told.
 #[test]
@@ -381,8 +422,6 @@ fn k9_a_full_table_of_any_kind_harms_nobody_else() {
                     (ftp, port)
                 };
                 let (_held, port) = stage.sandbox.third().enter(newcomer).expect("namespace");
-                // The listener of a process that is not known is looked at in /proc.
-                thread::sleep(Duration::from_millis(500));
                 for port in [port, announced] {
                     let thief = attack::knock(stage.sandbox.thief(), port).expect("a try");
                     assert!(!matches!(thief, Answer::Connected(_)), "{}", log());

@@ -14,7 +14,7 @@ use ftpguard_common::{
 
 use super::{
     attribution::{Attribution, attribute},
-    process::{current_tgid, in_scope, opened_control_port},
+    process::{self, current_tgid, in_scope, opened_control_port},
     serving,
 };
 use crate::{
@@ -43,14 +43,20 @@ pub(crate) fn opened(
         }
         return None;
     }
-    let Some(process) = PROCESSES.get_ptr_mut(tgid) else {
-        if word & port_word::PASSIVE != 0 {
-            opened_foreign(&endpoint, tgid, socket);
+    let mut left_out;
+    let process = if let Some(process) = PROCESSES.get_ptr_mut(tgid) {
+        // SAFETY: the entry stays valid for the time of this program.
+        unsafe { &mut *process }
+    } else {
+        left_out = process::left_out(tgid);
+        if left_out.control_port == Port::NONE {
+            if word & port_word::PASSIVE != 0 {
+                opened_foreign(&endpoint, tgid, socket);
+            }
+            return None;
         }
-        return None;
+        &mut left_out
     };
-    // SAFETY: the entry stays valid for the time of this program.
-    let process = unsafe { &mut *process };
     let mut listener = plain(tgid, process.control_port, socket);
     if port.is_low() {
         note(Incident::LowListener);

@@ -5,7 +5,7 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use ftpguard_common::{
-    abi::{Process, SessionKey, port_word, process_flags},
+    abi::{Parent, Process, SessionKey, port_word, process_flags},
     event::{Event, EventKind},
     net::Port,
     verdict::Incident,
@@ -38,6 +38,24 @@ pub(crate) const fn idle(control_port: Port, parent: u32, flags: u16) -> Process
         flags,
         reader: 0,
     }
+}
+
+/// What is known of a process that is not in `PROCESSES`: whose it is where there was no room for
+/// it (rule K9), and not which session it serves. With [`Port::NONE`] it belongs to no ftpd.
+#[inline(always)]
+pub(crate) fn left_out(tgid: u32) -> Process {
+    idle(
+        ftpd_of(tgid),
+        0,
+        process_flags::SHARED | process_flags::UNSAFE,
+    )
+}
+
+/// The control port of the ftpd of such a process.
+#[inline(always)]
+pub(crate) fn ftpd_of(tgid: u32) -> Port {
+    // SAFETY: read at once.
+    unsafe { PARENTS.get(&tgid) }.map_or(Port::NONE, |known| known.control_port)
 }
 
 /// Whether the current task is in the watched cgroup.
@@ -77,10 +95,10 @@ pub(crate) fn forked(ctx: &RawTracePointContext) -> Option<()> {
     let child = task_pid(ctx)?;
     // SAFETY: read at once.
     let Some(parent) = (unsafe { PROCESSES.get(&parent_tgid) }) else {
+        let control_port = ftpd_of(parent_tgid);
         // What the service manager itself starts is no session yet.
-        if parent_tgid != 1 && in_scope() {
-            // An LRU map always has room.
-            let _ = PARENTS.insert(child, parent_tgid, 0);
+        if control_port != Port::NONE || (parent_tgid != 1 && in_scope()) {
+            note_parent(child, parent_tgid, control_port);
         }
         return None;
     };
@@ -104,18 +122,19 @@ pub(crate) fn exited() {
     let pid_tgid = bpf_get_current_pid_tgid();
     let tgid = (pid_tgid >> 32) as u32;
     // SAFETY: the value is not read.
-    if unsafe { PROCESSES.get(&tgid) }.is_none() {
-        if pid_tgid as u32 == tgid {
-            // There only if a process forked it that is watched.
-            let _ = PARENTS.remove(tgid);
-        }
+    let is_known = unsafe { PROCESSES.get(&tgid) }.is_some();
+    if is_known {
+        serving::forget();
+    }
+    if pid_tgid as u32 != tgid {
         return;
     }
-    serving::forget();
-    if pid_tgid as u32 == tgid {
+    if is_known {
         // Just seen; gone already is as good.
         let _ = PROCESSES.remove(tgid);
     }
+    // There only if a process forked it that is watched.
+    let _ = PARENTS.remove(tgid);
 }
 
 /// The current thread read a control connection.
@@ -244,8 +263,7 @@ fn found(tgid: u32, tid: u32, key: &SessionKey, id: u64) {
 /// parent never reads, and is the one that listens.
 #[inline(always)]
 fn enlist(tgid: u32, process: &Process) {
-    // SAFETY: read at once.
-    let parent = unsafe { PARENTS.get(&tgid) }.copied().unwrap_or(0);
+    let parent = parent_of(tgid);
     // SAFETY: the value is not read.
     if parent != 0 && unsafe { PROCESSES.get(&parent) }.is_none() {
         insert(
@@ -257,6 +275,13 @@ fn enlist(tgid: u32, process: &Process) {
         );
     }
     insert(tgid, &Process { parent, ..*process });
+}
+
+/// Who forked a process that is not among the processes; 0 where that is not known.
+#[inline(always)]
+fn parent_of(tgid: u32) -> u32 {
+    // SAFETY: read at once.
+    unsafe { PARENTS.get(&tgid) }.map_or(0, |known| known.tgid)
 }
 
 /// The ancestors up to the acceptor serve the same session, unless they serve another already.
@@ -282,11 +307,24 @@ fn claim_ancestors(first: u32, key: &SessionKey, id: u64) {
     }
 }
 
+/// Adds a process; where there is no room, it is noted whose it is.
 #[inline(always)]
 fn insert(tgid: u32, process: &Process) {
     if PROCESSES.insert(tgid, process, 0).is_err() {
         note(Incident::ProcessTableFull);
+        note_parent(tgid, process.parent, process.control_port);
     }
+}
+
+#[inline(always)]
+fn note_parent(tgid: u32, parent: u32, control_port: Port) {
+    let parent = Parent {
+        tgid: parent,
+        control_port,
+        pad: 0,
+    };
+    // An LRU map always has room.
+    let _ = PARENTS.insert(tgid, parent, 0);
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use ftpguard_common::abi::Process;
+use ftpguard_common::abi::{Parent, Process};
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use procfs::process::Process as Entry;
 
@@ -15,12 +15,30 @@ use crate::kernel::{Added, KernelError, Maps};
 const EXITING: u32 = 0x4;
 
 /// Adds a process unless it is known, and takes it back where it has exited: either that is seen
-/// here, or the kernel side sees the exit after it was added.
+/// here, or the kernel side sees the exit after it was added. One without room is noted to be
+/// the ftpd's all the same (rule K9).
 pub(super) fn add(maps: &mut Maps, pid: u32, process: &Process) -> Result<Added, KernelError> {
     let added = Maps::add(&mut maps.processes, &pid, process)?;
-    if added == Added::New && has_exited(pid) {
-        Maps::forget(&mut maps.processes, &pid)?;
-        return Ok(Added::Known);
+    match added {
+        Added::Known => {}
+        Added::New => {
+            if has_exited(pid) {
+                Maps::forget(&mut maps.processes, &pid)?;
+                return Ok(Added::Known);
+            }
+        }
+        Added::NoRoom => {
+            let left_out = Parent {
+                tgid: process.parent,
+                control_port: process.control_port,
+                pad: 0,
+            };
+            // The oldest goes where that table is full.
+            let _ = Maps::put(&mut maps.parents, &pid, &left_out)?;
+            if has_exited(pid) {
+                Maps::forget(&mut maps.parents, &pid)?;
+            }
+        }
     }
     Ok(added)
 }

@@ -98,10 +98,11 @@ pub fn adopt_ancestors(
     Ok(added)
 }
 
-/// What a listener turned out to be that the kernel side took for foreign.
+/// Whose a listener turned out to be, whose process the kernel side did not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stranger {
-    /// Other software's (rule I4).
+    /// The process holds no control connection. Other software (rule I4), unless the kernel side
+    /// knows of what ftpd it is.
     Foreign,
     /// It lies in another network namespace, and is none of the guard's business.
     Elsewhere,
@@ -110,8 +111,8 @@ pub enum Stranger {
     Ours(Option<PinholeKey>),
 }
 
-/// Looks again at a listener that the kernel side took for foreign: its process may be a parent
-/// of a reader that exited before anybody looked, as vsftpd's do.
+/// Looks again at a listener whose process the kernel side did not know: it may be a parent of a
+/// reader that exited before anybody looked, as vsftpd's do, or there was no room for it.
 pub fn look_again(
     kernel: &mut Kernel,
     sockets: &mut Sockets,
@@ -154,7 +155,7 @@ pub fn look_again(
         maps.leave_out(Incident::ProcessTableFull);
     }
     let Some(listener) = Maps::find(&maps.listeners, endpoint)?
-        .filter(|listener| listener.control_port == Port::NONE && listener.tgid == pid)
+        .filter(|listener| is_open_to_others(listener) && listener.tgid == pid)
     else {
         return Ok(Stranger::Ours(None));
     };
@@ -190,6 +191,11 @@ pub fn look_again(
         return Ok(Stranger::Ours(None));
     }
     Ok(Stranger::Ours(exact.then_some(pinhole)))
+}
+
+/// Whether a listener admits more than the clients with a pinhole.
+fn is_open_to_others(listener: &Listener) -> bool {
+    listener.control_port == Port::NONE || listener.admission == Admission::ControlPeer as u16
 }
 
 fn entry(pid: u32) -> Option<Entry> {

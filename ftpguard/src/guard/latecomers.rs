@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ftpguard_common::{
     abi::{Endpoint, Origin},
-    event::Event,
+    event::{Event, EventKind},
 };
 
 use super::Guard;
@@ -81,7 +81,8 @@ impl Guard {
             };
             if let Happening::ReaderFound { pid, .. } = what {
                 self.adopt_ancestors(&mut sockets, pid, &event);
-            } else if let Happening::ForeignListener { pid, .. } = what
+            } else if let Happening::ForeignListener { pid, .. }
+            | Happening::Unattributed { pid, .. } = what
                 && self.is_foreign(&mut sockets, pid, &event)
             {
                 self.journal.tell_at(event.at, what);
@@ -101,13 +102,14 @@ impl Guard {
         }
     }
 
-    /// Whether a listener that the kernel side took for foreign is foreign.
+    /// Whether a listener stays what the kernel side, which did not know its process, took it for.
     fn is_foreign(&mut self, sockets: &mut Sockets, pid: u32, event: &Event) -> bool {
         let endpoint = Endpoint::new(event.local, event.local_port);
         let uses = u32::from(self.config.uses);
         match look_again(&mut self.kernel, sockets, &endpoint, pid, uses) {
             Ok(Stranger::Foreign) => true,
-            Ok(Stranger::Elsewhere | Stranger::Ours(None)) => false,
+            Ok(Stranger::Elsewhere) => false,
+            Ok(Stranger::Ours(None)) => event.kind == EventKind::Unattributed as u32,
             Ok(Stranger::Ours(Some(pinhole))) => {
                 // It may be used already.
                 if let Ok(Some(made)) = Maps::find(&self.kernel.maps.pinholes, &pinhole) {
@@ -130,7 +132,7 @@ impl Guard {
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable as _;
-    use ftpguard_common::{event::EventKind, net::Port};
+    use ftpguard_common::net::Port;
 
     use super::*;
 

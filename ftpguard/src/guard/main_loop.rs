@@ -230,10 +230,8 @@ impl Guard {
         if let Happening::ReaderFound { .. } = what {
             self.latecomers.wait(&event);
         }
-        // Told when it has been looked at; one that there is no room for counts as foreign.
-        if let Happening::ForeignListener { .. } = what
-            && self.latecomers.wait(&event)
-        {
+        // Told when it has been looked at; where too many wait, it stays what it was taken for.
+        if self.is_of_unknown_process(&event) && self.latecomers.wait(&event) {
             return;
         }
         if let Happening::ListenerOpened { .. } = what
@@ -242,6 +240,14 @@ impl Guard {
             log::error!("{error}");
         }
         self.journal.tell_at(event.at, what);
+    }
+
+    /// Whether this tells of a listener whose process the kernel side did not know.
+    fn is_of_unknown_process(&self, event: &Event) -> bool {
+        let processes = &self.kernel.maps.processes;
+        event.kind == EventKind::ForeignListener as u32
+            || event.kind == EventKind::Unattributed as u32
+                && matches!(Maps::find(processes, &event.tgid), Ok(None))
     }
 
     /// What the event says of how surely listeners are attributed.

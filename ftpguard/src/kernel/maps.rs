@@ -8,8 +8,8 @@ use aya::{
 };
 use ftpguard_common::{
     abi::{
-        Advice, Barred, Endpoint, Exception, Listener, Peer, Pinhole, PinholeKey, Policy, Process,
-        Refusal, Relaxed, Session, SessionKey, port_word,
+        Advice, Barred, Endpoint, Exception, Listener, Parent, Peer, Pinhole, PinholeKey, Policy,
+        Process, Refusal, Relaxed, Session, SessionKey, port_word,
     },
     event::EventBudget,
     net::{Address, Port},
@@ -31,6 +31,8 @@ pub struct Maps {
     pub listeners: HashMap<MapData, Endpoint, Listener>,
     /// Processes of guarded ftpds, by process id.
     pub processes: HashMap<MapData, u32, Process>,
+    /// What is known of other processes, by process id.
+    pub parents: HashMap<MapData, u32, Parent>,
     /// How many control connections each client holds.
     pub peers: HashMap<MapData, Peer, u32>,
     /// One word for each port, see [`ftpguard_common::abi::port_word`].
@@ -85,6 +87,7 @@ impl Maps {
             pinholes: typed(ebpf, "PINHOLES")?,
             listeners: typed(ebpf, "LISTENERS")?,
             processes: typed(ebpf, "PROCESSES")?,
+            parents: typed(ebpf, "PARENTS")?,
             peers: typed(ebpf, "PEERS")?,
             words: PortWords::map(ports.fd()).map_err(KernelError::Memory)?,
             _ports: ports,
