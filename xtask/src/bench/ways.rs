@@ -17,6 +17,8 @@ use super::Bench;
 pub(super) enum Way {
     /// Nothing at all.
     Nothing,
+    /// The same once more: how far two rows differ that do not.
+    NothingAgain,
     /// nf_conntrack_ftp reads the control connection; new connections to the range are dropped
     /// unless it expects them.
     Conntrack,
@@ -50,6 +52,7 @@ impl Way {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Nothing => "no firewall",
+            Self::NothingAgain => "no firewall, again",
             Self::Conntrack => "nf_conntrack_ftp",
             Self::RawDrop => "nftables raw, fixed list",
             Self::NetdevSet => "nftables netdev, fixed list",
@@ -88,7 +91,7 @@ impl Way {
         };
         let interfaces: Vec<&str> = [INTERFACE].iter().chain(others).copied().collect();
         match self {
-            Self::Nothing => {}
+            Self::Nothing | Self::NothingAgain => {}
             Self::Conntrack | Self::RawDrop | Self::NetdevSet => {
                 let text = self.rules(sandbox, &interfaces);
                 let file = sandbox.folder().join("rules.nft");
