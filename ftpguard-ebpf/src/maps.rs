@@ -116,6 +116,11 @@ pub(crate) static POLICY: Array<Policy> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 
+/// Not 0 while the daemon looks at the ring buffers rarely, and the next session is to wake it.
+/// Written by the daemon; the socket observer sets it back.
+#[map]
+pub(crate) static ASLEEP: Array<u32> = Array::with_max_entries(1, 0);
+
 /// The socket observer's programs, one for each tracepoint (`observer::Slot`). Written by the
 /// daemon, which replaces them one by one while the tracepoints stay attached: no event is missed
 /// and none is seen twice.

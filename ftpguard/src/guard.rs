@@ -9,6 +9,7 @@ mod interfaces;
 mod latecomers;
 mod main_loop;
 mod reload;
+mod rest;
 mod settings;
 mod summary;
 mod sweep;
@@ -30,6 +31,7 @@ use self::{
     interfaces::Interfaces,
     latecomers::Latecomers,
     main_loop::{Ended, LOOK_OVER, Rings, Stop},
+    rest::Rest,
     sweep::Sweep,
     text::Text,
     watchdog::Watchdog,
@@ -110,6 +112,7 @@ struct Guard {
     look_over_at: Instant,
     /// When the ring buffers are read without being asked.
     read_at: Instant,
+    rest: Rest,
     /// When the kernel side is told again that the daemon is alive.
     beat_at: Instant,
     /// When announced ports are looked for again.
@@ -171,6 +174,7 @@ impl Guard {
             refill_at: None,
             look_over_at: now + LOOK_OVER,
             read_at: now,
+            rest: Rest::default(),
             beat_at: now,
             look_at: None,
             watching_since: u64::MAX,

@@ -86,6 +86,12 @@ impl State {
         }
     }
 
+    /// Whether any control connection is open.
+    #[must_use]
+    pub fn has_sessions(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
     /// The control connection with this id.
     #[must_use]
     pub fn session(&self, id: u64) -> Option<SessionKey> {

@@ -17,7 +17,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use super::Guard;
+use super::{Guard, rest};
 use crate::{
     config::TrackingArg,
     control_socket::{Question, Request},
@@ -29,9 +29,6 @@ use crate::{
 
 /// How long after a denial the budget is refilled.
 const REFILL_AFTER: Duration = Duration::from_millis(100);
-/// How often the ring buffers are read in socket tracking, where the kernel side wakes the guard
-/// for urgent events only.
-const READ_EVERY: Duration = Duration::from_millis(50);
 /// How often the tables are looked over when nothing else happens.
 pub(super) const LOOK_OVER: Duration = Duration::from_secs(10);
 /// How many records of a ring buffer are read before anything else gets its turn.
@@ -123,6 +120,7 @@ impl Guard {
             match wake {
                 Wake::Events => {
                     self.read_events(&mut rings.events);
+                    self.read_at = self.read_at.min(Instant::now() + rest::EVERY);
                 }
                 Wake::Control => self.read_control(&mut rings.control)?,
                 Wake::Question(question) if question.request == Request::Detach {} => {
@@ -182,7 +180,11 @@ impl Guard {
             self.rearm()?;
             self.read_anew();
         }
-        self.read_at = Instant::now() + READ_EVERY;
+        let next = self.rest.looked(self.state.has_sessions());
+        if next.announce {
+            self.kernel.rest()?;
+        }
+        self.read_at = Instant::now() + next.after;
         Ok(())
     }
 
@@ -194,7 +196,10 @@ impl Guard {
     }
 
     fn read_control(&mut self, ring: &mut Ring) -> Result<()> {
-        ring.drain(BATCH, |record| self.on_control(record));
+        ring.drain(BATCH, |record| {
+            self.rest.stir();
+            self.on_control(record);
+        });
         self.settle_text()?;
         self.check_lost_text()?;
         self.look_at = self.look_at.or_else(|| self.text.look_at());
@@ -203,6 +208,7 @@ impl Guard {
     }
 
     fn on_event(&mut self, record: &[u8]) {
+        self.rest.stir();
         let Some((event, what)) =
             read_event(record).and_then(|event| Some((event, Happening::from_event(&event)?)))
         else {

@@ -56,6 +56,8 @@ pub struct Maps {
     pub relaxed: LpmTrie<MapData, Address, Relaxed>,
     /// When the daemon was last alive: nanoseconds of `CLOCK_MONOTONIC`.
     pub heartbeat: Array<MapData, u64>,
+    /// Not 0 while the next session is to wake the daemon.
+    pub asleep: Array<MapData, u32>,
     /// Reasons and incidents, counted for each CPU.
     pub counters: PerCpuArray<MapData, u64>,
     /// How many denials each CPU may still report one by one.
@@ -99,6 +101,7 @@ impl Maps {
             exceptions: typed(ebpf, "EXCEPTIONS")?,
             relaxed: typed(ebpf, "RELAXED")?,
             heartbeat: typed(ebpf, "HEARTBEAT")?,
+            asleep: typed(ebpf, "ASLEEP")?,
             counters: typed(ebpf, "COUNTERS")?,
             event_budget: typed(ebpf, "EVENT_BUDGET")?,
             left_out: BTreeMap::new(),

@@ -220,6 +220,11 @@ impl Kernel {
         Ok(self.maps.heartbeat.set(0, clock::monotonic_ns(), 0)?)
     }
 
+    /// The daemon looks at the ring buffers rarely from now on; the next session wakes it.
+    pub fn rest(&mut self) -> Result<(), KernelError> {
+        Ok(self.maps.asleep.set(0, 1, 0)?)
+    }
+
     /// Puts other settings into force while the guards are attached; established connections go
     /// on. Where it fails, a part of them may be in force: call it again with the former ones.
     ///
@@ -372,11 +377,12 @@ fn step(what: &str) -> Result<(), KernelError> {
 }
 
 /// Every map that outlives a daemon. Those that hold constants belong to one set of programs.
-const MAPS: [&str; 28] = [
+const MAPS: [&str; 29] = [
     "ADDRESSES",
     "ADDRESS_AT",
     "ADVICE",
     "ANY_ELSEWHERE",
+    "ASLEEP",
     "BARRED",
     "CGROUP",
     "CONTROL",
