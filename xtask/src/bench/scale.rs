@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use ftpguard_tests::{
     Family, FtpClient, Guard,
     ftpd::{Kind, Settings},
+    guard::Options,
     measure,
     scenario::Stage,
 };
@@ -28,7 +29,7 @@ pub(super) fn measure(bench: &Bench, part: &mut Part) -> Result<()> {
         a listener and a pinhole (XDP gate, BPF_PROG_TEST_RUN). The set-up of a transfer beside \
         open sessions that idle (pyftpdlib). Start and memory of the guard against the number \
         of interfaces. A cost that does not grow has a ratio of 1.";
-    let crowds = bench.pick(&[0, 100][..], &[0, 10, 100, 1_000]);
+    let crowds = bench.pick(&[0, 100][..], &[0, 10, 100, 400]);
     let links = bench.pick(&[1, 20][..], &[1, 10, 100]);
     bench
         .progress
@@ -74,8 +75,13 @@ fn tables(bench: &Bench, part: &mut Part) -> Result<()> {
 /// The set-up of a transfer beside other sessions.
 fn sessions(bench: &Bench, part: &mut Part, crowds: &[usize]) -> Result<()> {
     let stage = Stage::new(Settings::of(Kind::Pyftpdlib))?;
-    let place = GUARD.put(bench, &stage.sandbox, None)?;
-    let guard = place.guard.as_ref().context("no guard")?;
+    // All of them are one client's.
+    let options = Options {
+        binary: bench.binary.clone(),
+        more: vec!["--client-sessions=4096".to_owned()],
+        ..Options::default()
+    };
+    let guard = Guard::start(&stage.sandbox, &options).context("starting ftpguard")?;
     let mut table = Table::new(
         "A transfer beside idle sessions (pyftpdlib, passive, IPv4)",
         &[
@@ -101,7 +107,7 @@ fn sessions(bench: &Bench, part: &mut Part, crowds: &[usize]) -> Result<()> {
             let times: Vec<f64> = made.times.iter().map(|time| micros(*time)).collect();
             table.add(row, 0, quantile(&times, 0.5).unwrap_or(f64::NAN));
         }
-        table.add(row, 1, resident(guard)?);
+        table.add(row, 1, resident(&guard)?);
         let time = Duration::from_secs(bench.pick(2, 10));
         let before = processor_time(guard.id())?;
         thread::sleep(time);
