@@ -68,6 +68,8 @@ enum Name {
     PerPacket,
     /// Setting up data connections
     SetUp,
+    /// What each part of the guard adds to that; not with --quick
+    Share,
     /// A flood of SYNs
     Flood,
     /// Large transfers
@@ -79,9 +81,10 @@ enum Name {
 }
 
 impl Name {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::PerPacket,
         Self::SetUp,
+        Self::Share,
         Self::Flood,
         Self::Bulk,
         Self::Attack,
@@ -92,6 +95,7 @@ impl Name {
         match self {
             Self::PerPacket => packet::measure(bench, part),
             Self::SetUp => set_up::measure(bench, part),
+            Self::Share => share::measure(bench, part),
             Self::Flood => flood::measure(bench, part),
             Self::Bulk => bulk::measure(bench, part),
             Self::Attack => attack::measure(bench, part),
@@ -147,7 +151,10 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<ExitCode> {
     }
     let names: Vec<Name> = Name::ALL
         .into_iter()
-        .filter(|name| arguments.only.is_empty() || arguments.only.contains(name))
+        .filter(|name| match arguments.only.as_slice() {
+            [] => !arguments.quick || *name != Name::Share,
+            only => only.contains(name),
+        })
         .collect();
     let bench = Bench {
         binary,

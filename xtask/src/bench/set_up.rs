@@ -14,7 +14,6 @@ use ftpguard_tests::{
 use super::{
     Bench, micros, number,
     report::{Bound, Goal, Part},
-    share,
     stats::quantile,
     table::{Table, compared, total},
     ways::{GUARD, Way, conntrack_is_there},
@@ -53,15 +52,9 @@ pub(super) fn measure(bench: &Bench, part: &mut Part) -> Result<()> {
         share the processors.";
     let subjects = subjects(bench);
     let rounds = bench.rounds(3, 10);
-    let shares = if bench.quick { 0 } else { rounds };
-    bench
-        .progress
-        .begin(part.name, subjects.len() * rounds + shares);
+    bench.progress.begin(part.name, subjects.len() * rounds);
     for subject in subjects {
         one(bench, part, subject, rounds)?;
-    }
-    if shares > 0 {
-        share::measure(bench, part, shares)?;
     }
     Ok(())
 }
@@ -114,9 +107,10 @@ fn one(bench: &Bench, part: &mut Part, subject: Subject, rounds: usize) -> Resul
         }
     }
     if subject.active {
-        // Else thousands of connections from port 20 use up the client's ports for a minute.
+        // Else thousands of connections from port 20 use up the client's ports: each would keep one
+        // for a minute.
         let mut command = Command::new("sysctl");
-        command.args(["-qw", "net.ipv4.tcp_tw_reuse=1"]);
+        command.args(["-qw", "net.ipv4.tcp_max_tw_buckets=0"]);
         let finished = stage.sandbox.server().run(&mut command, SHORT)?;
         ensure!(finished.status.success(), "sysctl: {}", finished.stderr);
     }

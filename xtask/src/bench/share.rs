@@ -32,8 +32,9 @@ enum Row {
     Left(&'static [&'static str]),
 }
 
-const ROWS: [(&str, Row); 7] = [
+const ROWS: [(&str, Row); 8] = [
     ("no firewall", Row::Nothing),
+    ("no firewall, again", Row::Nothing),
     ("ftpguard", Row::Guard),
     ("its kernel side alone", Row::Left(&[])),
     ("without the TC programs", Row::Left(&["tc-"])),
@@ -56,10 +57,16 @@ struct Remains<'a> {
     runtime: PathBuf,
 }
 
-/// Adds the table.
-pub(super) fn measure(bench: &Bench, part: &mut Part, rounds: usize) -> Result<()> {
+/// Leaves out one part after the other.
+pub(super) fn measure(bench: &Bench, part: &mut Part) -> Result<()> {
+    part.name = "share";
+    part.title = "What each part of the guard adds";
+    part.about = "Setting up transfers as above, with a guard in monitor mode, and with what is left \
+        of it where one part after the other is gone: first the daemon, then hooks.";
     let stage = Stage::new(Settings::of(Kind::Vsftpd))?;
-    let title = "Which part of the guard costs how much (vsftpd, passive, plain, IPv4)";
+    let rounds = bench.rounds(3, 20);
+    bench.progress.begin(part.name, rounds);
+    let title = "vsftpd, passive, plain, IPv4";
     let measures = [compared("p50", "us"), compared("transfers", "1/s")];
     let mut table = Table::new(title, &measures, ROWS.map(|(name, _)| name));
     for round in 0..rounds {
