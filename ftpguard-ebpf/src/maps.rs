@@ -116,8 +116,8 @@ pub(crate) static POLICY: Array<Policy> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Not 0 while the daemon looks at the ring buffers rarely, and the next session is to wake it.
-/// Written by the daemon; the socket observer sets it back.
+/// Not 0 while the daemon does not look at the ring buffers, and the next event is to wake it.
+/// Written by the daemon; whoever wakes it sets it back.
 #[map]
 pub(crate) static ASLEEP: Array<u32> = Array::with_max_entries(1, 0);
 

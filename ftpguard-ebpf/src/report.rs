@@ -14,7 +14,7 @@ use ftpguard_common::{
 
 use crate::{
     allowance,
-    maps::{COUNTERS, EVENTS, POLICY, PORTS},
+    maps::{ASLEEP, COUNTERS, EVENTS, POLICY, PORTS},
 };
 
 /// The two ends of what is reported.
@@ -155,16 +155,16 @@ pub(crate) fn pinhole_event(
     }
 }
 
-/// Hands an event to the daemon, which reads it when it looks next.
+/// Hands an event to the daemon, which reads it when it looks next; one that is asleep is woken.
 #[inline(always)]
 pub(crate) fn emit(event: &Event) {
-    output(event, wakeup(&EVENTS, EVENTS_BYTES, false));
+    output(event, wakeup(&EVENTS, EVENTS_BYTES, wakes_daemon()));
 }
 
 /// Hands over that a pinhole was made; wakes the daemon where a firewall is to be opened for it.
 #[inline(always)]
 pub(crate) fn emit_pinhole(event: &Event) {
-    let urgent = policy().is_some_and(|policy| policy.wake != 0);
+    let urgent = wakes_daemon() || policy().is_some_and(|policy| policy.wake != 0);
     output(event, wakeup(&EVENTS, EVENTS_BYTES, urgent));
 }
 
@@ -172,6 +172,22 @@ pub(crate) fn emit_pinhole(event: &Event) {
 #[inline(always)]
 pub(crate) fn emit_urgent(event: &Event) {
     output(event, wakeup(&EVENTS, EVENTS_BYTES, true));
+}
+
+/// Whether the daemon is asleep, and to be woken: whoever asks first does it.
+#[inline(always)]
+fn wakes_daemon() -> bool {
+    let Some(asleep) = ASLEEP.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: the pointer is to the array's element, which is valid and aligned. Two who ask at once
+    // may both read it, and then both wake the daemon.
+    let is_asleep = unsafe { *asleep } != 0;
+    if is_asleep {
+        // SAFETY: as above.
+        unsafe { *asleep = 0 };
+    }
+    is_asleep
 }
 
 /// Whether a record wakes the daemon up.

@@ -9,9 +9,9 @@ use ftpguard_common::{
 
 use super::{listener::close_pinhole, process::in_scope};
 use crate::{
-    maps::{ADVICE, ASLEEP, LISTENERS, SESSIONS},
+    maps::{ADVICE, LISTENERS, SESSIONS},
     peers,
-    report::{emit, emit_urgent, note, now, policy, session_event},
+    report::{emit, note, now, policy, session_event},
 };
 
 /// A handshake on a control port is complete. Runs in softirq: the current task is anybody.
@@ -54,29 +54,8 @@ fn begin(key: &SessionKey, opened_at: u64) -> u64 {
         return 0;
     }
     peers::join(key);
-    let event = session_event(EventKind::SessionOpened, key, at, at);
-    if daemon_is_asleep() {
-        emit_urgent(&event);
-    } else {
-        emit(&event);
-    }
+    emit(&session_event(EventKind::SessionOpened, key, at, at));
     at
-}
-
-/// Whether the daemon is to be woken; whoever asks first does it.
-#[inline(always)]
-fn daemon_is_asleep() -> bool {
-    let Some(asleep) = ASLEEP.get_ptr_mut(0) else {
-        return false;
-    };
-    // SAFETY: the pointer is to the array's element, which is valid and aligned. Two sessions that
-    // open at once may both read it, and then both wake the daemon.
-    let is_asleep = unsafe { *asleep } != 0;
-    if is_asleep {
-        // SAFETY: as above.
-        unsafe { *asleep = 0 };
-    }
-    is_asleep
 }
 
 /// The ftpd's side of a control connection is closing: its pinhole goes (rules K5, C7).

@@ -17,7 +17,10 @@ use tokio::{
     time::sleep_until,
 };
 
-use super::{Guard, rest};
+use super::{
+    Guard,
+    rest::{self, Next},
+};
 use crate::{
     config::TrackingArg,
     control_socket::{Question, Request},
@@ -180,11 +183,15 @@ impl Guard {
             self.rearm()?;
             self.read_anew();
         }
-        let next = self.rest.looked(self.state.has_sessions());
-        if next.announce {
-            self.kernel.rest()?;
+        let now = Instant::now();
+        self.read_at = now + rest::EVERY;
+        match self.rest.looked(self.state.has_sessions()) {
+            Next::Busy => {}
+            Next::Announce => self.kernel.rest()?,
+            // Not before there is something else to do.
+            Next::Rest if self.beat_at > now => self.read_at = self.beat_at,
+            Next::Rest => self.read_at = now + BEAT_EVERY,
         }
-        self.read_at = Instant::now() + next.after;
         Ok(())
     }
 

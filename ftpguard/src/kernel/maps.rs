@@ -56,7 +56,7 @@ pub struct Maps {
     pub relaxed: LpmTrie<MapData, Address, Relaxed>,
     /// When the daemon was last alive: nanoseconds of `CLOCK_MONOTONIC`.
     pub heartbeat: Array<MapData, u64>,
-    /// Not 0 while the next session is to wake the daemon.
+    /// Not 0 while the next event is to wake the daemon.
     pub asleep: Array<MapData, u32>,
     /// Reasons and incidents, counted for each CPU.
     pub counters: PerCpuArray<MapData, u64>,

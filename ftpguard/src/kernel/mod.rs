@@ -220,7 +220,7 @@ impl Kernel {
         Ok(self.maps.heartbeat.set(0, clock::monotonic_ns(), 0)?)
     }
 
-    /// The daemon looks at the ring buffers rarely from now on; the next session wakes it.
+    /// The daemon is about to rest: the next event wakes it.
     pub fn rest(&mut self) -> Result<(), KernelError> {
         Ok(self.maps.asleep.set(0, 1, 0)?)
     }
