@@ -12,10 +12,7 @@ use ftpguard_common::{
 
 use crate::{
     maps::{ADVICE, PROCESSES, SESSIONS},
-    observer::{
-        process::{self, ftpd_of},
-        serving,
-    },
+    observer::{process::ftpd_of, serving},
     peers::{is_listed, is_peer},
     report::{Ends, policy, settle, word_of},
 };
@@ -79,16 +76,8 @@ pub(crate) fn control_port() -> Port {
 pub(crate) fn decide(address: Address, port: Port) -> Option<Reason> {
     let tgid = current_tgid();
     // SAFETY: read at once; a change meanwhile is as good as one just before or after.
-    let known = unsafe { PROCESSES.get(&tgid) };
-    let left_out;
-    let process = if let Some(process) = known {
-        process
-    } else {
-        left_out = process::left_out(tgid);
-        if left_out.control_port == Port::NONE {
-            return None;
-        }
-        &left_out
+    let Some(process) = (unsafe { PROCESSES.get(&tgid) }) else {
+        return of_unknown(ftpd_of(tgid), address, port);
     };
     let shared = process.flags & process_flags::SHARED != 0;
     let turned_away = process.flags & process_flags::TURNED_AWAY != 0;
@@ -102,14 +91,35 @@ pub(crate) fn decide(address: Address, port: Port) -> Option<Reason> {
         // It serves a client for whom there was no room, and who is not to profit from that.
         return Some(Reason::ConnectToStranger);
     }
-    let active = policy().map_or(Active::Off as u32, |policy| policy.active);
-    if active != Active::Client as u32 {
+    if !reaches_clients() {
         return Some(Reason::ConnectWhileOff);
     }
     Some(match session_of(process, shared) {
         Some(session) => to_client(&session, address, port),
-        None => to_any_client(process, address, port),
+        None => to_any_client(process.control_port, address, port),
     })
+}
+
+/// The same for a process that is not known: where it belongs to an ftpd, there was no room for it
+/// (rule K9).
+#[inline(always)]
+fn of_unknown(control_port: Port, address: Address, port: Port) -> Option<Reason> {
+    if control_port == Port::NONE {
+        return None;
+    }
+    if is_listed(address, port) {
+        return Some(Reason::ConnectListed);
+    }
+    if !reaches_clients() {
+        return Some(Reason::ConnectWhileOff);
+    }
+    Some(to_any_client(control_port, address, port))
+}
+
+/// Whether active mode may reach clients at all.
+#[inline(always)]
+fn reaches_clients() -> bool {
+    policy().is_some_and(|policy| policy.active == Active::Client as u32)
 }
 
 /// The session that the current thread serves, where that is known.
@@ -161,8 +171,8 @@ fn is_narrowed_away(key: &SessionKey, advice: &Advice, port: Port) -> bool {
 
 /// Several sessions, and the thread does not tell which: any of their clients (rules O8, P4).
 #[inline(always)]
-fn to_any_client(process: &Process, address: Address, port: Port) -> Reason {
-    if !is_peer(address, process.control_port) {
+fn to_any_client(control_port: Port, address: Address, port: Port) -> Reason {
+    if !is_peer(address, control_port) {
         Reason::ConnectToStranger
     } else if port.is_low() {
         Reason::ConnectToLowPort

@@ -14,7 +14,7 @@ use ftpguard_common::{
 
 use super::{
     attribution::{Attribution, attribute},
-    process::{self, current_tgid, in_scope, opened_control_port},
+    process::{current_tgid, ftpd_of, in_scope, opened_control_port},
     serving,
 };
 use crate::{
@@ -43,28 +43,28 @@ pub(crate) fn opened(
         }
         return None;
     }
-    let mut left_out;
-    let process = if let Some(process) = PROCESSES.get_ptr_mut(tgid) {
+    let mut process = PROCESSES.get_ptr_mut(tgid).map(|process| {
         // SAFETY: the entry stays valid for the time of this program.
         unsafe { &mut *process }
-    } else {
-        left_out = process::left_out(tgid);
-        if left_out.control_port == Port::NONE {
-            if word & port_word::PASSIVE != 0 {
-                opened_foreign(&endpoint, tgid, socket);
-            }
-            return None;
-        }
-        &mut left_out
+    });
+    let control_port = match &process {
+        Some(process) => process.control_port,
+        None => ftpd_of(tgid),
     };
-    let mut listener = plain(tgid, process.control_port, socket);
+    if control_port == Port::NONE {
+        if word & port_word::PASSIVE != 0 {
+            opened_foreign(&endpoint, tgid, socket);
+        }
+        return None;
+    }
+    let mut listener = plain(tgid, control_port, socket);
     if port.is_low() {
         note(Incident::LowListener);
     } else if policy()?.tracking == Tracking::Text as u32 {
         listener.admission = Admission::Daemon as u16;
         report_listener(EventKind::ListenerOpened, &endpoint, tgid);
     } else {
-        match attribute(process) {
+        match process.as_deref().and_then(attribute) {
             Some(attribution) => {
                 let key = attribution.session.pinhole(port);
                 if make_pinhole(&key, &attribution) {
@@ -74,9 +74,12 @@ pub(crate) fn opened(
                 listener.session = attribution.session_id;
             }
             // No pinhole, and nobody is let in: it is for a session that there was no room for.
-            None if is_turned_away(process) => {}
+            None if process.as_deref().is_some_and(is_turned_away) => {}
             None => {
-                refuse(process);
+                note(Incident::Unattributed);
+                if let Some(process) = &mut process {
+                    refuse(process);
+                }
                 listener.admission = Admission::ControlPeer as u16;
                 debug!(ctx, "process {} listens and its session is not known", tgid);
                 report_listener(EventKind::Unattributed, &endpoint, tgid);
@@ -309,7 +312,6 @@ fn clear_session(key: &PinholeKey, pinhole: &Pinhole) {
 /// the next time: a client must not be able to switch that off by being slow or gone.
 #[inline(always)]
 fn refuse(process: &mut Process) {
-    note(Incident::Unattributed);
     if process.flags & process_flags::SHARED != 0 && !serving::has_read() {
         process.flags |= process_flags::UNSAFE;
     }

@@ -40,18 +40,8 @@ pub(crate) const fn idle(control_port: Port, parent: u32, flags: u16) -> Process
     }
 }
 
-/// What is known of a process that is not in `PROCESSES`: whose it is where there was no room for
-/// it (rule K9), and not which session it serves. With [`Port::NONE`] it belongs to no ftpd.
-#[inline(always)]
-pub(crate) fn left_out(tgid: u32) -> Process {
-    idle(
-        ftpd_of(tgid),
-        0,
-        process_flags::SHARED | process_flags::UNSAFE,
-    )
-}
-
-/// The control port of the ftpd of such a process.
+/// The control port of the ftpd of a process that is not in `PROCESSES`, because there was no room
+/// for it (rule K9); [`Port::NONE`] where it belongs to none.
 #[inline(always)]
 pub(crate) fn ftpd_of(tgid: u32) -> Port {
     // SAFETY: read at once.
