@@ -74,8 +74,13 @@ impl Segment {
     #[inline(always)]
     #[must_use]
     pub const fn opens_connection(&self) -> bool {
-        self.flags & (flags::SYN | flags::ACK) == flags::SYN
+        opens_connection(self.flags)
     }
+}
+
+#[inline(always)]
+const fn opens_connection(flags: u8) -> bool {
+    flags & (flags::SYN | flags::ACK) == flags::SYN
 }
 
 /// What the walk found.
@@ -97,6 +102,18 @@ pub enum Walk {
 /// Walks from the Ethernet header to the TCP header.
 #[inline(always)]
 pub fn walk(view: &impl View) -> Walk {
+    follow::<false>(view)
+}
+
+/// The same for who judges only what asks for a connection: any other segment is [`Walk::Other`],
+/// and its addresses are not read.
+#[inline(always)]
+pub fn walk_to_syn(view: &impl View) -> Walk {
+    follow::<true>(view)
+}
+
+#[inline(always)]
+fn follow<const SYN_ONLY: bool>(view: &impl View) -> Walk {
     let Some([.., ethertype]) = view.pairs::<7>(0) else {
         return Walk::Malformed;
     };
@@ -113,8 +130,8 @@ pub fn walk(view: &impl View) -> Walk {
         offset += TAG_LENGTH;
     }
     match ethertype {
-        TYPE_IPV4 => walk_v4(view, offset),
-        TYPE_IPV6 => walk_v6(view, offset),
+        TYPE_IPV4 => walk_v4::<SYN_ONLY>(view, offset),
+        TYPE_IPV6 => walk_v6::<SYN_ONLY>(view, offset),
         TYPE_8021Q | TYPE_8021AD => Walk::TooDeep,
         _ => Walk::Other,
     }
@@ -122,7 +139,7 @@ pub fn walk(view: &impl View) -> Walk {
 
 /// Walks from an IPv4 header (RFC 791 section 3.1).
 #[inline(always)]
-pub fn walk_v4(view: &impl View, offset: usize) -> Walk {
+fn walk_v4<const SYN_ONLY: bool>(view: &impl View, offset: usize) -> Walk {
     let Some(header) = view.pairs::<10>(offset) else {
         return Walk::Malformed;
     };
@@ -152,21 +169,22 @@ pub fn walk_v4(view: &impl View, offset: usize) -> Walk {
     } else {
         offset + total_length
     };
-    read_tcp(
-        view,
-        Around {
-            source: Address::from_v4_word(word(header[6], header[7])),
-            destination: Address::from_v4_word(word(header[8], header[9])),
-            tcp: offset + header_length,
-            end,
-            first_fragment: more_fragments,
-        },
-    )
+    let around = Around {
+        tcp: offset + header_length,
+        end,
+        first_fragment: more_fragments,
+    };
+    read_tcp::<SYN_ONLY>(view, around, || {
+        let pairs = view.pairs::<4>(offset + 12)?;
+        let source = Address::from_v4_word(word(pairs[0], pairs[1]));
+        let destination = Address::from_v4_word(word(pairs[2], pairs[3]));
+        Some((source, destination))
+    })
 }
 
 /// Walks from an IPv6 header (RFC 8200 section 3) through its extension headers.
 #[inline(always)]
-pub fn walk_v6(view: &impl View, offset: usize) -> Walk {
+fn walk_v6<const SYN_ONLY: bool>(view: &impl View, offset: usize) -> Walk {
     let Some(header) = view.pairs::<20>(offset) else {
         return Walk::Malformed;
     };
@@ -186,16 +204,15 @@ pub fn walk_v6(view: &impl View, offset: usize) -> Walk {
     for _ in 0..=MAX_EXTENSIONS {
         let length = match next {
             PROTOCOL_TCP => {
-                return read_tcp(
-                    view,
-                    Around {
-                        source: v6_address(&header, 4),
-                        destination: v6_address(&header, 12),
-                        tcp: at,
-                        end,
-                        first_fragment,
-                    },
-                );
+                let around = Around {
+                    tcp: at,
+                    end,
+                    first_fragment,
+                };
+                return read_tcp::<SYN_ONLY>(view, around, || {
+                    let pairs = view.pairs::<16>(offset + 8)?;
+                    Some((v6_address(&pairs, 0), v6_address(&pairs, 8)))
+                });
             }
             // Hop-by-hop options, routing, destination options, mobility, HIP, Shim6: length in
             // units of eight bytes after the first eight (RFC 8200 section 4, RFC 6564).
@@ -246,16 +263,19 @@ pub fn walk_v6(view: &impl View, offset: usize) -> Walk {
 /// What the IP header says about the TCP header that follows it.
 #[derive(Clone, Copy)]
 struct Around {
-    source: Address,
-    destination: Address,
     tcp: usize,
     end: usize,
     first_fragment: bool,
 }
 
-/// Reads ports and flags (RFC 9293 section 3.1).
+/// Reads ports and flags (RFC 9293 section 3.1), and the addresses where they are wanted: put
+/// together from pairs of bytes, those of IPv6 cost as much as all the rest.
 #[inline(always)]
-fn read_tcp(view: &impl View, around: Around) -> Walk {
+fn read_tcp<const SYN_ONLY: bool>(
+    view: &impl View,
+    around: Around,
+    addresses: impl FnOnce() -> Option<(Address, Address)>,
+) -> Walk {
     // Ports, sequence and acknowledgment numbers, data offset and flags: bytes 0 to 13. The
     // fragment may end earlier than the frame, which can be padded.
     let fits = around.end == 0 || around.tcp + 14 <= around.end;
@@ -267,9 +287,15 @@ fn read_tcp(view: &impl View, around: Around) -> Walk {
         };
     };
     let [_, flags] = header[6].to_ne_bytes();
+    if SYN_ONLY && !opens_connection(flags) {
+        return Walk::Other;
+    }
+    let Some((source, destination)) = addresses() else {
+        return Walk::Malformed;
+    };
     Walk::Tcp(Segment {
-        source: around.source,
-        destination: around.destination,
+        source,
+        destination,
         source_port: Port::from_wire(header[0]),
         destination_port: Port::from_wire(header[1]),
         flags,
@@ -290,7 +316,7 @@ fn word(first: u16, second: u16) -> u32 {
 }
 
 #[inline(always)]
-fn v6_address(header: &[u16; 20], at: usize) -> Address {
+fn v6_address(header: &[u16; 16], at: usize) -> Address {
     Address([
         word(header[at], header[at + 1]),
         word(header[at + 2], header[at + 3]),

@@ -58,7 +58,7 @@ use aya_ebpf::{
 use ftpguard_common::{
     abi::observer_slot,
     event::Direction,
-    packet::{Walk, walk},
+    packet::{Walk, walk_to_syn},
     verdict::Verdict,
 };
 
@@ -200,7 +200,7 @@ const NEXT_PROGRAM: i32 = TC_ACT_UNSPEC;
 
 #[inline(always)]
 fn judge_frame(ctx: &XdpContext) -> u32 {
-    match ingress::judge(&walk(&XdpFrame(ctx))) {
+    match ingress::judge(&walk_to_syn(&XdpFrame(ctx))) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Deny => xdp_action::XDP_DROP,
     }
