@@ -116,7 +116,7 @@ pub(crate) static POLICY: Array<Policy> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Not 0 while the daemon does not look at the ring buffers, and the next event is to wake it.
+/// Not 0 while the daemon rarely looks at the ring buffers, and the next event is to wake it.
 /// Written by the daemon; whoever wakes it sets it back.
 #[map]
 pub(crate) static ASLEEP: Array<u32> = Array::with_max_entries(1, 0);

@@ -1,8 +1,8 @@
 //! How often the ring buffers are read in socket tracking, where the kernel side wakes the guard for
 //! urgent events only.
 //!
-//! While nobody is there, nothing is read. The first event then wakes the guard: that of a session
-//! comes before anything that its client says.
+//! While nobody is there, they are read with each heartbeat only. The first event then wakes the
+//! guard: that of a session comes before anything that its client says.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(super) enum Next {
     /// The same, and the kernel side is to be told that the guard is about to rest: what happens
     /// before that wakes nobody.
     Announce,
-    /// It rests.
+    /// It rests: the next look is with the heartbeat.
     Rest,
 }
 
