@@ -54,6 +54,8 @@ enum Task {
     /// Run the fuzz targets of everything that reads bytes of strangers
     Fuzz(fuzz::Arguments),
     /// Kill, restart, hang, upgrade and reload the daemon while clients transfer and others attack
+    ///
+    /// SIGTERM ends it early: what was done until then is judged, and everything is cleaned up.
     Soak(soak::Arguments),
     /// The part of `run` that needs root
     #[command(hide = true)]

@@ -4,6 +4,7 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -14,6 +15,7 @@ use ftpguard_tests::{
     guard::Options,
     soak::{Memory, Outcome, Plan, soak as soak_one},
 };
+use signal_hook::consts::SIGTERM;
 
 use crate::{
     build,
@@ -78,6 +80,8 @@ pub(crate) fn soak(arguments: &Arguments) -> Result<ExitCode> {
     }
     println!("{} minutes, seed {seed}", arguments.minutes);
     let time = Duration::try_from_secs_f64(arguments.minutes * 60.0).context("--minutes")?;
+    let stop = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGTERM, Arc::clone(&stop)).context("waiting for SIGTERM")?;
     let outcomes: Vec<Result<Outcome>> = thread::scope(|scope| {
         let running: Vec<_> = PARTS
             .into_iter()
@@ -88,6 +92,7 @@ pub(crate) fn soak(arguments: &Arguments) -> Result<ExitCode> {
                     kind,
                     xdp_mode,
                     lives_on,
+                    stop: Arc::clone(&stop),
                     tell: |line| println!("{line}"),
                     time,
                     seed,

@@ -106,7 +106,8 @@ impl Torment<'_> {
         let (mut minutes, mut thefts, mut bounced) = (0, 0, 0);
         for (place, &deed) in deeds.iter().enumerate().cycle() {
             let all_done = counts.iter().all(|&count| count > 0);
-            if begun.elapsed() > self.plan.time * if all_done { 1 } else { 2 } {
+            let stopped = self.plan.stop.load(Ordering::Relaxed);
+            if stopped || begun.elapsed() > self.plan.time * if all_done { 1 } else { 2 } {
                 break;
             }
             // The first one is done in each round.
