@@ -311,12 +311,7 @@ impl Guard {
             }
             Err(error) => log::error!("the totals cannot be read: {error}"),
         }
-        if journal.dropped_lines() > 0 {
-            log::warn!(
-                "{} lines were not taken by the reader of standard output",
-                journal.dropped_lines()
-            );
-        }
+        journal.tell_lost_lines();
         journal.finish();
     }
 }

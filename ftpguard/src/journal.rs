@@ -25,6 +25,8 @@ const FOLLOWER_QUEUE: usize = 1_024;
 /// The events of this guard.
 pub struct Journal {
     output: Output,
+    /// How many lines that standard output did not take have been told.
+    lost_told: u64,
     kept: Kept,
     followers: broadcast::Sender<Arc<Record>>,
     denials: Denials,
@@ -38,6 +40,7 @@ impl Journal {
     pub fn start(json: bool) -> io::Result<Self> {
         Ok(Self {
             output: Output::start(json)?,
+            lost_told: 0,
             kept: Kept::default(),
             followers: broadcast::channel(FOLLOWER_QUEUE).0,
             denials: Denials::new(),
@@ -102,10 +105,14 @@ impl Journal {
         self.followers.subscribe()
     }
 
-    /// How many lines standard output did not take.
-    #[must_use]
-    pub const fn dropped_lines(&self) -> u64 {
-        self.output.dropped()
+    /// Logs how many lines standard output did not take since the last call, if there are any.
+    pub fn tell_lost_lines(&mut self) {
+        let lost = self.output.dropped();
+        let new = lost - self.lost_told;
+        if new > 0 {
+            log::warn!("{new} lines were not taken by standard output, {lost} since the start");
+            self.lost_told = lost;
+        }
     }
 
     /// Waits for the last lines to be written.

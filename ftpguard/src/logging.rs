@@ -23,7 +23,7 @@ use nix::sys::stat::fstat;
 use serde_json::Value;
 use systemd_journal_logger::JournalLog;
 
-use self::queue::{Line, Queue, Told};
+use self::queue::{Line, Queue, Told, Unwritten};
 use crate::{
     events::{Happening, Record},
     privileges::drop_all,
@@ -93,22 +93,23 @@ fn start_with(log: impl log::Log + 'static) {
     }
 }
 
+/// A reader that has gone away, or a full disk, is no reason to stop guarding.
 fn write_lines(queue: &Queue, journal: Option<&JournalLog>) -> ! {
+    let mut unwritten = Unwritten::default();
     loop {
-        // A reader that has gone away, or a full disk, is no reason to stop guarding.
-        let _ = match (queue.next(), journal) {
-            (Line::Text(text), _) => io::stderr().lock().write_all(&text),
+        unwritten.write(&queue.next(), |line| match (line, journal) {
+            (Line::Text(text), _) => io::stderr().lock().write_all(text),
             (Line::Record(record), Some(journal)) => {
                 record.give(|record| journal.journal_send(record))
             }
             (Line::Record(record), None) => {
                 record.give(|record| writeln!(io::stderr().lock(), "{}", record.args()))
             }
-            (Line::Dropped(count), Some(journal)) => send_line(journal, &Told(count).to_string()),
+            (Line::Dropped(count), Some(journal)) => send_line(journal, &Told(*count).to_string()),
             (Line::Dropped(count), None) => {
-                writeln!(io::stderr().lock(), "ftpguard: {}", Told(count))
+                writeln!(io::stderr().lock(), "ftpguard: {}", Told(*count))
             }
-        };
+        });
     }
 }
 

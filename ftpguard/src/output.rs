@@ -4,7 +4,11 @@
 
 use std::{
     io::{self, Write as _},
-    sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel},
+    },
     thread,
     time::Duration,
 };
@@ -27,7 +31,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 pub struct Output {
     lines: SyncSender<Line>,
     done: Receiver<()>,
-    dropped: u64,
+    dropped: Arc<AtomicU64>,
     json: bool,
     to_journal: bool,
 }
@@ -48,6 +52,8 @@ impl Output {
         let to_journal = journal.is_some();
         let (lines, queue) = sync_channel(QUEUE);
         let (told, done) = channel();
+        let dropped = Arc::new(AtomicU64::new(0));
+        let unwritten = Arc::clone(&dropped);
         thread::Builder::new()
             .name("output".to_owned())
             .stack_size(64 * 1024)
@@ -55,12 +61,13 @@ impl Output {
                 if let Err(error) = drop_all() {
                     log::warn!("the output thread: {error:#}");
                 }
-                write_lines(&queue, journal.as_ref(), &told);
+                write_lines(&queue, journal.as_ref(), &unwritten);
+                let _ = told.send(());
             })?;
         Ok(Self {
             lines,
             done,
-            dropped: 0,
+            dropped,
             json,
             to_journal,
         })
@@ -92,14 +99,16 @@ impl Output {
     fn queue(&mut self, line: Line) {
         match self.lines.try_send(line) {
             Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.dropped += 1,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
-    /// How many lines found the queue full.
+    /// How many lines found the queue full, or could not be written.
     #[must_use]
-    pub const fn dropped(&self) -> u64 {
-        self.dropped
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Waits until the queue is written, but not for ever.
@@ -110,17 +119,19 @@ impl Output {
     }
 }
 
-fn write_lines(queue: &Receiver<Line>, journal: Option<&JournalLog>, told: &Sender<()>) {
+/// Until the guard ends. A reader that has gone away, or a full disk, is no reason to stop guarding.
+fn write_lines(queue: &Receiver<Line>, journal: Option<&JournalLog>, unwritten: &AtomicU64) {
     let stdout = io::stdout();
     while let Ok(line) = queue.recv() {
-        // A reader that has gone away is no reason to stop guarding.
-        let _ = match (line, journal) {
+        let written = match (line, journal) {
             (Line::Event(record), Some(journal)) => send_event(journal, &record),
             (Line::Text(line), Some(journal)) => send_line(journal, &line),
             (Line::Event(record), None) => writeln!(stdout.lock(), "{}", record.what),
             (Line::Text(line), None) => writeln!(stdout.lock(), "{line}"),
         };
+        if written.is_err() {
+            unwritten.fetch_add(1, Ordering::Relaxed);
+        }
     }
     let _ = stdout.lock().flush();
-    let _ = told.send(());
 }

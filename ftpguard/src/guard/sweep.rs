@@ -96,6 +96,7 @@ impl Guard {
     /// Looks everything over.
     pub(super) fn look_over(&mut self) -> Result<(), KernelError> {
         self.refill()?;
+        self.journal.tell_lost_lines();
         self.check_losses()?;
         self.sweep.reads_anew = true;
         self.end_old_pinholes()?;

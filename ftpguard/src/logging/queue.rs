@@ -159,18 +159,42 @@ impl Owned {
     }
 }
 
+/// Lines that could not be written, until that can be told: the disk is full, say.
+#[derive(Default)]
+pub(super) struct Unwritten(u64);
+
+impl Unwritten {
+    /// Writes a line, and before it how many could not be written.
+    pub(super) fn write(&mut self, line: &Line, write: impl Fn(&Line) -> io::Result<()>) {
+        if self.0 > 0 && write(&Line::Dropped(self.0)).is_ok() {
+            self.0 = 0;
+        }
+        if write(line).is_err() {
+            self.0 += match line {
+                Line::Text(_) | Line::Record(_) => 1,
+                Line::Dropped(count) => *count,
+            };
+        }
+    }
+}
+
 /// What is said of lines that were dropped.
 pub(super) struct Told(pub(super) u64);
 
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(count) = self;
-        write!(f, "{count} lines of the log were dropped: nobody read them")
+        write!(
+            f,
+            "{count} lines of the log were dropped: nobody read them, or they could not be written"
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+
     use super::*;
 
     fn text(line: &Line) -> String {
@@ -195,9 +219,34 @@ mod tests {
             assert_eq!(text(&queue.next()), format!("{number}\n"));
         }
         let told = text(&queue.next());
-        assert_eq!(told, "3 lines of the log were dropped: nobody read them");
+        assert_eq!(told, Told(3).to_string());
         queue.add(Line::Text(b"later".to_vec()));
         assert_eq!(text(&queue.next()), "later");
+    }
+
+    /// The disk is full for three lines, and it is told before the next one.
+    #[test]
+    fn what_cannot_be_written_is_counted_and_told() {
+        let (room, written) = (Cell::new(1), RefCell::new(Vec::new()));
+        let write = |line: &Line| {
+            if room.get() == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            room.set(room.get() - 1);
+            written.borrow_mut().push(text(line));
+            Ok(())
+        };
+        let mut unwritten = Unwritten::default();
+        for name in ["a", "b", "c"] {
+            unwritten.write(&Line::Text(name.into()), write);
+        }
+        unwritten.write(&Line::Dropped(5), write);
+        room.set(9);
+        for name in ["d", "e"] {
+            unwritten.write(&Line::Text(name.into()), write);
+        }
+        let lost = Told(7).to_string();
+        assert_eq!(*written.borrow(), ["a", lost.as_str(), "d", "e"]);
     }
 
     /// A line that is being written is not written.
