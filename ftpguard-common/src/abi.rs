@@ -293,13 +293,13 @@ pub mod process_flags {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Parent {
-    /// The process that forked it, 0 where that is not known.
+    /// The process that forked it, 0 where that is not known, or where it is none of the ftpd's.
     pub tgid: u32,
     /// The control port of the ftpd that it belongs to, where there was no room for it among the
     /// processes (rule K9); else [`Port::NONE`].
     pub control_port: Port,
-    /// Zero.
-    pub pad: u16,
+    /// [`process_flags::ACCEPTOR`] where that is known of it, and no other.
+    pub flags: u16,
 }
 
 /// The session that a thread of a shared process read last.
@@ -359,7 +359,12 @@ pub mod port_word {
     /// One listener of other software.
     pub const ONE_FOREIGN: u64 = 1 << 32;
     /// The count of foreign listeners.
-    pub const FOREIGN: u64 = 0xff_ffff << 32;
+    pub const FOREIGN: u64 = 0xf_ffff << 32;
+    /// A guarded listener that there was no room for among the listeners (rule K9).
+    pub const ONE_CROWDED: u64 = 1 << 52;
+    /// Not zero once there was such a listener: while guarded ones are counted, a listener that is
+    /// not known is one of them. Never taken back.
+    pub const CROWDED: u64 = 0xf << 52;
     /// A guarded listener that admits clients without a pinhole too.
     pub const ONE_LENIENT: u64 = 1 << 56;
     /// Not zero once there was such a listener: the listeners themselves must be asked whom they

@@ -109,10 +109,12 @@ fn guard_and_watch_egress(ctx: TcContext) -> i32 {
     }
     // SAFETY: the context is valid as long as the program runs.
     let came_by = unsafe { (*ctx.skb.skb).ingress_ifindex };
-    if came_by != 0 && ingress::judge_forwarded(&segment, came_by) == Verdict::Deny {
-        return TC_ACT_SHOT;
-    }
-    action(egress::judge_segment(&segment))
+    action(if came_by == 0 {
+        egress::judge_segment(&segment)
+    } else {
+        // Of another host or container, whose active data connections are its own affair.
+        ingress::judge_forwarded(&segment, came_by)
+    })
 }
 
 #[sk_lookup]

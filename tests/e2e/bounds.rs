@@ -7,7 +7,7 @@ use std::{
 
 use ftpguard_common::{abi::MAX_ADDRESSES, verdict::Reason};
 use ftpguard_tests::{
-    Family, Guard,
+    Family, FtpClient, Guard,
     attack::{self, Answer},
     client::{self, Commands},
     ftpd::{Activation, FILE, Kind, Settings},
@@ -394,18 +394,93 @@ fn k9_a_process_without_room_is_guarded_all_the_same() {
     }
 }
 
+/// K9, F2: a service manager whose ftpds there was no room for does not become one of theirs: all
+/// that it starts would be guarded.
+#[test]
+fn k9_who_starts_a_process_without_room_is_no_ftpd() {
+    let stage = stage(Settings {
+        activation: Activation::Manager { watched: false },
+        ..Settings::unchecked(Kind::PureFtpd)
+    });
+    let guard = guard_with(&stage, &with(&["--max-sessions=20"]));
+    touch_map(&guard, "fill", "PROCESSES", &[]);
+    let (client, manager) = (stage.sandbox.client(), stage.ftpd.id());
+    client
+        .enter(|| {
+            let mut ftp = stage.login(Family::V4).expect("login");
+            ftp.passive(Commands::Classic).expect("PASV");
+            guard
+                .wait_for_event("of its listener", |event| is_kind(event, "unattributed"))
+                .expect("event");
+            thread::sleep(Duration::from_millis(200));
+            // It reads again, after the daemon has looked at it.
+            let content = ftp.retrieve_passive(FILE, Commands::Classic);
+            assert!(stage.is_file(&content.expect("the file")));
+            let key = [manager.to_ne_bytes().map(|byte| format!("{byte:02x}")).concat()];
+            for map in ["PARENTS", "PROCESSES"] {
+                let found = touch_map(&guard, "find", map, &key);
+                assert_eq!(found, "", "{map}: {manager}\n{}", guard.log());
+            }
+        })
+        .expect("namespace");
+    assert!(incident(&guard, "process-table-full") >= 1);
+}
+
+/// K9, F2: an ftpd that opened its control port while there was no room accepts sessions all the
+/// same: once there is room, each of its processes serves its own client.
+#[test]
+fn k9_an_acceptor_without_room_is_none_of_its_sessions() {
+    for kind in [Kind::Vsftpd, Kind::Proftpd] {
+        let mut stage = stage(Settings::unchecked(kind));
+        stage.ftpd.stop();
+        let guard = guard_with(&stage, &with(&["--max-sessions=20"]));
+        touch_map(&guard, "fill", "PROCESSES", &[]);
+        stage.restart().expect("the ftpd starts again");
+        touch_map(&guard, "empty", "PROCESSES", &[]);
+        let before = login(&stage, stage.sandbox.third());
+        for _ in 0..3 {
+            let mut ftp = login(&stage, stage.sandbox.client());
+            let announced = ftp.passive(Commands::Classic).expect("PASV");
+            let answer = attack::knock(stage.sandbox.third(), announced).expect("a try");
+            assert!(
+                !matches!(answer, Answer::Connected(_)),
+                "{kind:?}: {answer:?}\n{}",
+                guard.log()
+            );
+            let content = stage.sandbox.client().enter(|| {
+                let data = client::connect(announced).expect("its own client");
+                ftp.receive(FILE, data.stream).expect("the file")
+            });
+            assert!(stage.is_file(&content.expect("namespace")));
+        }
+        drop(before);
+    }
+}
+
+fn login(stage: &Stage, host: &Host) -> FtpClient {
+    host.enter(|| stage.login(Family::V4))
+        .expect("namespace")
+        .expect("login")
+}
+
 /// K9: in each of the other tables, too, who finds no room harms nobody, is let in by nobody else's
 /// place, and is counted and told.
 #[test]
 fn k9_a_full_table_of_any_kind_harms_nobody_else() {
-    for (map, told) in [
-        ("LISTENERS", "listener-table-full"),
-        ("PEERS", "peer-table-full"),
-        ("PROCESSES", "process-table-full"),
+    let declared = Options::default().passive_ports;
+    for (map, told, passive_ports) in [
+        ("LISTENERS", "listener-table-full", declared.clone()),
+        ("LISTENERS", "listener-table-full", None),
+        ("PEERS", "peer-table-full", declared.clone()),
+        ("PROCESSES", "process-table-full", declared),
     ] {
         let stage = stage(Settings::unchecked(Kind::Vsftpd));
-        let guard = guard_with(&stage, &with(&["--max-sessions=20"]));
-        let log = || format!("{map}\n{}", guard.log());
+        let options = Options {
+            passive_ports,
+            ..with(&["--max-sessions=20"])
+        };
+        let guard = guard_with(&stage, &options);
+        let log = || format!("{map} {:?}\n{}", options.passive_ports, guard.log());
         let honest = stage.sandbox.client();
         honest
             .enter(|| {

@@ -3,10 +3,12 @@
 #   copy MAP [key|value OFFSET HEX]...
 #                     adds a copy of an entry, with these bytes in it
 #   fill MAP          adds entries that mean nothing until there is no room; prints how many
+#   empty MAP         removes what that added to a map of processes
+#   find MAP KEY      prints the value, as KEY is: in hexadecimal
 import ctypes, errno, os, platform, struct, sys
 
 BPF = {"x86_64": 321, "aarch64": 280}[platform.machine()]
-MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_GET_NEXT_KEY, OBJ_GET = 1, 2, 4, 7
+MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY, OBJ_GET = 1, 2, 3, 4, 7
 NOEXIST = 1
 # No process has it.
 FIRST_PID = 5_000_000
@@ -60,3 +62,16 @@ elif action == "fill":
             break
         count += 1
     print(count)
+elif action == "empty":
+    for key in range(FIRST_PID, FIRST_PID + size(table, "max_entries:")):
+        try:
+            element(MAP_DELETE_ELEM, table, struct.pack("I", key), bytes(value_size))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+elif action == "find":
+    try:
+        print(element(MAP_LOOKUP_ELEM, table, bytes.fromhex(rest[0]), bytes(value_size)).hex())
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise

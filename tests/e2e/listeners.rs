@@ -100,6 +100,37 @@ fn i4_a_listen_that_fails_leaves_a_foreign_listener_alone() {
     assert!(matches!(answer, Answer::Connected(_)), "{answer:?}");
 }
 
+/// K8: two sessions listen at one endpoint (`SO_REUSEPORT`). When the first one closes its socket,
+/// its client has lost its way in: the other one's listener is not for it.
+#[test]
+fn k8_a_shared_endpoint_that_its_first_socket_leaves() {
+    let stage = stage(Settings::unchecked(Kind::Wayward));
+    let (client, other) = (stage.sandbox.client(), stage.sandbox.third());
+    for family in Family::ALL {
+        for guarded in [false, true] {
+            let guard = guarded.then(|| guard(&stage));
+            let log = || guard.as_ref().map(Guard::log).unwrap_or_default();
+            let mut first = login(&stage, client, family);
+            let mut second = login(&stage, other, family);
+            for ftp in [&mut first, &mut second] {
+                ftp.expect("SITE SHARE 50020", 200).expect("SHARE");
+            }
+            first.expect("SITE LEAVE", 200).expect("LEAVE");
+            let announced = second.passive(Commands::of(family)).expect("PASV or EPSV");
+            let answer = attack::knock(client, announced).expect("a try");
+            let got_in = matches!(answer, Answer::Connected(_));
+            assert_eq!(got_in, !guarded, "{answer:?}\n{}", log());
+            if guarded {
+                let content = other.enter(|| {
+                    let data = client::connect(announced).expect("its own client");
+                    second.receive(FILE, data.stream).expect("the file")
+                });
+                assert!(stage.is_file(&content.expect("namespace")), "{}", log());
+            }
+        }
+    }
+}
+
 /// F4: one listener for several transfers. The first pinhole comes from listen(), the next ones
 /// from the replies; each admits one connection, and only its client's.
 #[test]

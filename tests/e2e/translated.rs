@@ -1,6 +1,10 @@
 //! Addresses and ports that a firewall translates on the way (rules I2, I5, K3).
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::Command,
+    time::Duration,
+};
 
 use ftpguard_tests::{
     Family, FtpClient, Guard,
@@ -10,6 +14,7 @@ use ftpguard_tests::{
     guard::Options,
     sandbox::INTERFACE,
     scenario::Stage,
+    target::Target,
 };
 
 use crate::{
@@ -181,19 +186,8 @@ fn traffic_of_others_to_the_same_port() {
         stage.sandbox.thief(),
         stage.sandbox.third(),
     );
-    server.set("net/ipv4/ip_forward", "1").expect("forwarding");
-    // Without a word to the thief that there is a shorter way.
-    for place in ["all", INTERFACE] {
-        server
-            .set(&format!("net/ipv4/conf/{place}/send_redirects"), "0")
-            .expect("redirects");
-    }
-    let v4 = Family::V4;
-    let far = third.address(v4);
-    ip(
-        thief,
-        &format!("route add {far}/32 via {}", server.address(v4)),
-    );
+    let far = third.address(Family::V4);
+    pass_on(&stage);
     let _guard = guard_with(&stage, &Options::default());
     let mut ftp = client
         .enter(|| FtpClient::login(control(server)))
@@ -207,4 +201,40 @@ fn traffic_of_others_to_the_same_port() {
         .expect("a listener");
     let answer = attack::knock(thief, elsewhere).expect("a try");
     assert!(matches!(answer, Answer::Connected(_)), "{answer:?}");
+}
+
+/// An FTP server elsewhere, whose packets pass through the guarded host, opens an active data
+/// connection to its own client.
+#[test]
+fn active_connections_of_others() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    pass_on(&stage);
+    let guard = guard_with(&stage, &Options::default());
+    let client = Target::start(stage.sandbox.third(), Family::V4, 0).expect("a client");
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--local-port", "20", "--max-time", "1"]);
+    curl.arg(format!("telnet://{}", client.address()));
+    stage
+        .sandbox
+        .thief()
+        .run(&mut curl, Duration::from_secs(5))
+        .expect("curl runs");
+    assert_eq!(client.accepted(), 1, "{}", guard.log());
+}
+
+/// The server passes on what the thief sends to the third host.
+fn pass_on(stage: &Stage) {
+    let (server, v4) = (stage.sandbox.server(), Family::V4);
+    server.set("net/ipv4/ip_forward", "1").expect("forwarding");
+    // Without a word to the thief that there is a shorter way.
+    for place in ["all", INTERFACE] {
+        server
+            .set(&format!("net/ipv4/conf/{place}/send_redirects"), "0")
+            .expect("redirects");
+    }
+    let (far, via) = (stage.sandbox.third().address(v4), server.address(v4));
+    ip(
+        stage.sandbox.thief(),
+        &format!("route add {far}/32 via {via}"),
+    );
 }

@@ -19,10 +19,12 @@ use super::{
 };
 use crate::{
     atomic::{add_u32, add_u64},
-    ingress::{find_listener, remember},
+    ingress::{find_listener, is_crowded, remember},
     maps::{FORMER_LISTENERS, LISTENERS, PINHOLES, PORTS, PROCESSES, SESSIONS},
     relaxation,
-    report::{Ends, emit, emit_pinhole, emit_urgent, event, note, now, pinhole_event, policy},
+    report::{
+        Ends, emit, emit_pinhole, emit_urgent, event, note, now, pinhole_event, policy, word_of,
+    },
 };
 
 /// A socket begins to listen. Runs inside listen(), before it returns to the ftpd.
@@ -94,7 +96,10 @@ pub(crate) fn opened(
 #[inline(always)]
 pub(crate) fn closed(address: Address, port: Port, socket: u64) -> Option<()> {
     let endpoint = Endpoint::new(address, port);
-    let listener = LISTENERS.get_ptr_mut(&endpoint)?;
+    let Some(listener) = LISTENERS.get_ptr_mut(&endpoint) else {
+        closed_unknown(port);
+        return None;
+    };
     // SAFETY: the entry stays valid for the time of this program.
     let listener = unsafe { &mut *listener };
     // Else it is at the same endpoint in another network namespace.
@@ -117,6 +122,15 @@ pub(crate) fn closed(address: Address, port: Port, socket: u64) -> Option<()> {
         close_pinhole(&pinhole, session);
     }
     Some(())
+}
+
+/// A socket stops listening that is not known. Where it may be one that there was no room for, its
+/// hint goes; one that is closed by the end of its process leaves it behind.
+#[inline(always)]
+fn closed_unknown(port: Port) {
+    if is_crowded(word_of(port)) && is_guarded_process() {
+        add_to_word(port, port_word::ONE_GUARDED.wrapping_neg());
+    }
 }
 
 /// A socket that shares its endpoint with others stops listening there, or a listen() failed
@@ -150,8 +164,29 @@ fn leave(listener: &mut Listener, port: Port, socket: u64) {
         } else if pinhole.port != Port::NONE {
             close_pinhole(&pinhole, session);
         }
+    } else {
+        former_left(listener, socket);
     }
     listener.sockets = left;
+}
+
+/// The socket before the latest one stops listening at the same endpoint: its client is not to
+/// reach the latest one.
+#[inline(always)]
+fn former_left(listener: &Listener, socket: u64) {
+    // SAFETY: fields are read once each.
+    let Some(former) = (unsafe { FORMER_LISTENERS.get(listener.socket) }) else {
+        return;
+    };
+    if former.socket != socket || former.pinhole == listener.pinhole {
+        return;
+    }
+    let (pinhole, session) = (former.pinhole, former.session);
+    // Just seen; gone already is as good.
+    let _ = FORMER_LISTENERS.remove(listener.socket);
+    if pinhole.port != Port::NONE {
+        close_pinhole(&pinhole, session);
+    }
 }
 
 /// Whether this socket is the listener, or one of those that share its endpoint. Where its name
@@ -171,8 +206,9 @@ fn is_same(listener: &Listener, socket: u64) -> bool {
 
 #[inline(always)]
 fn is_guarded_process() -> bool {
+    let tgid = current_tgid();
     // SAFETY: the value is not read.
-    unsafe { PROCESSES.get(current_tgid()) }.is_some()
+    unsafe { PROCESSES.get(&tgid) }.is_some() || ftpd_of(tgid) != Port::NONE
 }
 
 /// A handshake on a guarded listener is complete: the pinhole has served (rule K6). Runs in
@@ -356,7 +392,8 @@ const fn plain(tgid: u32, control_port: Port, socket: u64) -> Listener {
 #[inline(always)]
 fn add(endpoint: &Endpoint, listener: &Listener) {
     if !listener.is_strict() {
-        mark_lenient(endpoint.port);
+        // The port's listeners have to be asked from now on.
+        mark(endpoint.port, port_word::LENIENT, port_word::ONE_LENIENT);
     }
     if let Some(known) = LISTENERS.get_ptr_mut(endpoint) {
         // SAFETY: the entry stays valid for the time of this program.
@@ -376,7 +413,8 @@ fn add(endpoint: &Endpoint, listener: &Listener) {
         if listener.control_port == Port::NONE {
             return;
         }
-        // Its pinhole is asked for all the same; nobody will take the hint back.
+        // Its pinhole is asked for all the same, by way of the port's word.
+        mark(endpoint.port, port_word::CROWDED, port_word::ONE_CROWDED);
     }
     add_to_word(endpoint.port, listener.hint());
 }
@@ -389,13 +427,13 @@ fn change_hint(port: Port, before: u64, after: u64) {
     }
 }
 
-/// The port's listeners have to be asked from now on. Only where they are not yet, so that the
-/// mark cannot run over.
+/// Sets a mark in the port's word for good. Only where it is not set yet, so that it cannot run
+/// over.
 #[inline(always)]
-fn mark_lenient(port: Port) {
+fn mark(port: Port, mark: u64, one: u64) {
     let known = PORTS.get(u32::from(port.number()));
-    if known.is_some_and(|word| word & port_word::LENIENT == 0) {
-        add_to_word(port, port_word::ONE_LENIENT);
+    if known.is_some_and(|word| word & mark == 0) {
+        add_to_word(port, one);
     }
 }
 

@@ -44,9 +44,25 @@ pub(crate) const fn idle(control_port: Port, parent: u32, flags: u16) -> Process
 /// for it (rule K9); [`Port::NONE`] where it belongs to none.
 #[inline(always)]
 pub(crate) fn ftpd_of(tgid: u32) -> Port {
-    // SAFETY: read at once.
-    unsafe { PARENTS.get(&tgid) }.map_or(Port::NONE, |known| known.control_port)
+    noted(tgid).control_port
 }
+
+/// What is known of a process that is not in `PROCESSES`.
+#[inline(always)]
+fn noted(tgid: u32) -> Parent {
+    // SAFETY: read at once.
+    unsafe { PARENTS.get(&tgid) }.map_or(NOBODY, |known| *known)
+}
+
+/// Nothing.
+const NOBODY: Parent = Parent {
+    tgid: 0,
+    control_port: Port::NONE,
+    flags: 0,
+};
+
+/// The first process of the host. It is the parent of whatever lost its own, and of every service.
+const INIT: u32 = 1;
 
 /// Whether the current task is in the watched cgroup.
 #[inline(always)]
@@ -61,7 +77,7 @@ pub(crate) fn in_scope() -> bool {
 pub(crate) fn opened_control_port(port: Port) {
     let tgid = current_tgid();
     // Socket activation: the service manager listens, and is no ftpd (rule F2).
-    if tgid == 1 {
+    if tgid == INIT {
         return;
     }
     if let Some(process) = PROCESSES.get_ptr_mut(tgid) {
@@ -87,8 +103,8 @@ pub(crate) fn forked(ctx: &RawTracePointContext) -> Option<()> {
     let Some(parent) = (unsafe { PROCESSES.get(&parent_tgid) }) else {
         let control_port = ftpd_of(parent_tgid);
         // What the service manager itself starts is no session yet.
-        if control_port != Port::NONE || (parent_tgid != 1 && in_scope()) {
-            note_parent(child, parent_tgid, control_port);
+        if control_port != Port::NONE || (parent_tgid != INIT && in_scope()) {
+            note_parent(child, parent_tgid, control_port, 0);
         }
         return None;
     };
@@ -250,28 +266,38 @@ fn found(tgid: u32, tid: u32, key: &SessionKey, id: u64) {
 }
 
 /// Adds a process that descends from no known one, and the one that forked it: vsftpd's privileged
-/// parent never reads, and is the one that listens.
+/// parent never reads, and is the one that listens. An acceptor that there was no room for serves
+/// nobody by being a parent.
 #[inline(always)]
 fn enlist(tgid: u32, process: &Process) {
-    let parent = parent_of(tgid);
+    let known = noted(tgid);
+    let parent = known.tgid;
     // SAFETY: the value is not read.
-    if parent != 0 && unsafe { PROCESSES.get(&parent) }.is_none() {
-        insert(
-            parent,
-            &Process {
-                reader: 0,
-                ..*process
-            },
-        );
+    if parent > INIT && unsafe { PROCESSES.get(&parent) }.is_none() {
+        let above = noted(parent);
+        if above.flags & process_flags::ACCEPTOR != 0 {
+            insert(
+                parent,
+                &idle(above.control_port, above.tgid, process_flags::ACCEPTOR),
+            );
+        } else {
+            insert(
+                parent,
+                &Process {
+                    reader: 0,
+                    ..*process
+                },
+            );
+        }
     }
-    insert(tgid, &Process { parent, ..*process });
-}
-
-/// Who forked a process that is not among the processes; 0 where that is not known.
-#[inline(always)]
-fn parent_of(tgid: u32) -> u32 {
-    // SAFETY: read at once.
-    unsafe { PARENTS.get(&tgid) }.map_or(0, |known| known.tgid)
+    insert(
+        tgid,
+        &Process {
+            parent,
+            flags: process.flags | known.flags,
+            ..*process
+        },
+    );
 }
 
 /// The ancestors up to the acceptor serve the same session, unless they serve another already.
@@ -302,16 +328,17 @@ fn claim_ancestors(first: u32, key: &SessionKey, id: u64) {
 fn insert(tgid: u32, process: &Process) {
     if PROCESSES.insert(tgid, process, 0).is_err() {
         note(Incident::ProcessTableFull);
-        note_parent(tgid, process.parent, process.control_port);
+        let flags = process.flags & process_flags::ACCEPTOR;
+        note_parent(tgid, process.parent, process.control_port, flags);
     }
 }
 
 #[inline(always)]
-fn note_parent(tgid: u32, parent: u32, control_port: Port) {
+fn note_parent(tgid: u32, parent: u32, control_port: Port, flags: u16) {
     let parent = Parent {
         tgid: parent,
         control_port,
-        pad: 0,
+        flags,
     };
     // An LRU map always has room.
     let _ = PARENTS.insert(tgid, parent, 0);

@@ -5,7 +5,10 @@
 
 use std::fs;
 
-use ftpguard_common::abi::{Parent, Process};
+use ftpguard_common::{
+    abi::{Parent, Process, process_flags},
+    net::Port,
+};
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use procfs::process::Process as Entry;
 
@@ -28,10 +31,11 @@ pub(super) fn add(maps: &mut Maps, pid: u32, process: &Process) -> Result<Added,
             }
         }
         Added::NoRoom => {
+            let is_ftpds = is_ftpds(maps, process.parent)?;
             let left_out = Parent {
-                tgid: process.parent,
+                tgid: if is_ftpds { process.parent } else { 0 },
                 control_port: process.control_port,
-                pad: 0,
+                flags: process.flags & process_flags::ACCEPTOR,
             };
             // The oldest goes where that table is full.
             let _ = Maps::put(&mut maps.parents, &pid, &left_out)?;
@@ -41,6 +45,14 @@ pub(super) fn add(maps: &mut Maps, pid: u32, process: &Process) -> Result<Added,
         }
     }
     Ok(added)
+}
+
+/// Whether a process is known to belong to an ftpd. What is noted as a parent becomes one of the
+/// ftpd's processes once there is room: the service manager must not.
+fn is_ftpds(maps: &Maps, pid: u32) -> Result<bool, KernelError> {
+    let noted = Maps::find(&maps.parents, &pid)?;
+    Ok(noted.is_some_and(|noted| noted.control_port != Port::NONE)
+        || Maps::find(&maps.processes, &pid)?.is_some())
 }
 
 /// Whether a process is gone, or has begun to exit. A zombie has exited.

@@ -109,6 +109,9 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
             continue;
         }
         let added = Maps::add(&mut maps.listeners, endpoint, listener)?;
+        if added == Added::NoRoom && listener.control_port != Port::NONE {
+            maps.hint_crowded(endpoint.port, listener);
+        }
         if applied.note(added, Incident::ListenerTableFull) {
             maps.hint_listener(endpoint.port, listener);
             applied.listening.push((*endpoint, *listener));

@@ -222,6 +222,15 @@ impl Maps {
         self.words.add(port.number(), listener.hint());
     }
 
+    /// The same for a guarded one that there was no room for (rule K9): its pinhole is asked for
+    /// all the same. Once, however often it is found.
+    pub fn hint_crowded(&mut self, port: Port, listener: &Listener) {
+        if !self.words.has_all(port.number(), &[port_word::CROWDED, port_word::GUARDED]) {
+            self.words.mark(port.number(), port_word::ONE_CROWDED);
+            self.hint_listener(port, listener);
+        }
+    }
+
     /// The same where a listener takes another's place.
     pub fn change_hint(&mut self, port: Port, before: &Listener, after: &Listener) {
         self.mark_lenient(port, after);

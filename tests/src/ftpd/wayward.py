@@ -6,6 +6,8 @@
 #   SITE WAIT     lets a moment pass
 #   SITE KEEP     one listener is kept, and announced for each PASV
 #   SITE WIDE     listens on the wildcard address from now on
+#   SITE SHARE    listens on that port beside other sessions (SO_REUSEPORT), and keeps the listener
+#   SITE LEAVE    closes the listener that is kept
 #   SITE ADVANCE  announces the listener that was there before any session
 # When somebody else accepts for it, a grandchild reads each command and is gone when it is obeyed.
 import os, signal, socket, sys, time
@@ -14,9 +16,10 @@ root, port, first, last = sys.argv[1:]
 first, last = int(first), int(last)
 
 
-def bind(host, number, family):
+def bind(host, number, family, shared=False):
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
     listener.bind((host, number))
     return listener
 
@@ -93,6 +96,12 @@ class Session:
             self.bound.listen(64)
         elif what == 'KEEP':
             self.kept = self.listen()
+        elif what == 'SHARE':
+            self.kept = bind(self.host, int(number), self.control.family, shared=True)
+            self.kept.listen(64)
+        elif what == 'LEAVE':
+            self.kept.close()
+            self.kept = self.listener = None
         elif what == 'WIDE':
             self.host_bound = '::'
         elif what == 'ADVANCE':
