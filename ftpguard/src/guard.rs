@@ -70,6 +70,7 @@ const QUESTIONS: usize = 16;
 /// attached, unless `--on-stop keep` was given; after SIGUSR1 the kernel goes on guarding. After a failed start everything is as it was before; after a
 /// failure later on the kernel goes on guarding, where it is pinned.
 pub fn run(args: &RunArgs) -> Result<()> {
+    preflight::raise_file_limit();
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
     mount::{MsFlags, mount},
     sys::{
-        resource::{RLIM_INFINITY, Resource, setrlimit},
+        resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
         statfs::{CGROUP2_SUPER_MAGIC, statfs},
         utsname::uname,
     },
@@ -122,6 +122,21 @@ fn check_kernel() -> Result<String> {
             .context("raising the limit of locked memory, which BPF maps need before Linux 5.11; run as root")?;
     }
     Ok(release)
+}
+
+/// Raises the limit of open files to what may be had: the usual one, 1024, is for programs that
+/// call select(). The guard's maps, hooks and whoever asks it need some hundred.
+pub fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        } else {
+            Ok(())
+        }
+    });
+    if let Err(error) = raised {
+        log::debug!("the limit of open files stays as it is: {error}");
+    }
 }
 
 /// Capability numbers of `linux/capability.h`.

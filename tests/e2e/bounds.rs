@@ -1,8 +1,14 @@
 //! Everything is bounded: a client's share, every table, and what a full one does (rule K9).
 
 use std::{
-    fmt::Write as _, fs, net::Ipv4Addr, os::unix::fs::PermissionsExt as _, path::PathBuf,
-    process::Command, thread, time::Duration,
+    fmt::Write as _,
+    fs,
+    net::Ipv4Addr,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
 use ftpguard_common::{abi::MAX_ADDRESSES, verdict::Reason};
@@ -230,10 +236,15 @@ fn more_addresses_than_fit_are_no_reason_to_end() {
 
 /// A program that is the guard, with this at its standard error.
 fn with_stderr(stage: &Stage, before: &str, stderr: &str) -> PathBuf {
-    let folder = guard::folder(&stage.sandbox, "stderr").expect("a folder");
+    dressed(stage, before, &format!("2>{stderr}"))
+}
+
+/// A program that is the guard, with something done before it starts.
+fn dressed(stage: &Stage, before: &str, after: &str) -> PathBuf {
+    let folder = guard::folder(&stage.sandbox, "dressed").expect("a folder");
     let path = folder.join("ftpguard");
     let script = format!(
-        "#!/bin/sh\n{before}\nexec {} \"$@\" 2>{stderr}\n",
+        "#!/bin/sh\n{before}\nexec {} \"$@\" {after}\n",
         binary().display()
     );
     fs::write(&path, script).expect("the script");
@@ -304,6 +315,66 @@ fn a_full_disk_stalls_nothing() {
             "{arguments:?}: {ended:?}"
         );
     }
+}
+
+/// The host has more processes than the guard may open files: it starts, adopts who is there, and
+/// still looks at all sockets while it runs.
+#[test]
+fn more_processes_than_the_guard_may_open_files() {
+    const FILES: usize = 200;
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let cgroup = stage.sandbox.ftpd_cgroup();
+    let sleepers = format!("for one in $(seq {}); do sleep 600 & done; wait", 2 * FILES);
+    let mut command = cgroup.command("sh");
+    // They end with their cgroup.
+    let _sleepers = stage
+        .sandbox
+        .server()
+        .spawn(command.args(["-c", &sleepers]))
+        .expect("sleepers");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while cgroup.processes().len() < 2 * FILES {
+        assert!(Instant::now() < deadline, "too few processes");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let options = Options {
+        binary: dressed(&stage, &format!("ulimit -n {FILES}"), ""),
+        ..Options::default()
+    };
+    let honest = stage.sandbox.client();
+    honest
+        .enter(|| {
+            let mut ftp = stage.login(Family::V4).expect("login");
+            let announced = ftp.passive(Commands::Classic).expect("PASV");
+            let guard = guard_with(&stage, &options);
+            let data = client::connect(announced).expect("its pinhole was adopted");
+            let content = ftp.receive(FILE, data.stream).expect("the file");
+            assert!(stage.is_file(&content));
+            play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
+            // Longer than between two looks at all sockets.
+            thread::sleep(Duration::from_secs(32));
+            let log = guard.log();
+            assert!(!log.contains("cannot be read"), "{log}");
+        })
+        .expect("namespace");
+}
+
+/// A service manager and most shells give a program few files, and let it have more.
+#[test]
+fn the_limit_of_open_files_is_raised() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let options = Options {
+        binary: dressed(&stage, "ulimit -S -n 300\nulimit -H -n 700", ""),
+        ..Options::default()
+    };
+    let guard = guard_with(&stage, &options);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", guard.id())).expect("its limits");
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .expect("a line");
+    let numbers: Vec<&str> = files.split_whitespace().collect();
+    assert_eq!(numbers[..2], ["700", "700"], "{limits}");
 }
 
 /// K9: a full table denies the newcomer, counts and tells; who is in it stays.

@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    fs,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -10,8 +11,9 @@ use ftpguard_common::{
     abi::SessionKey,
     net::{Address, Port},
 };
+use nix::errno::Errno;
 use procfs::{
-    ProcResult,
+    ProcError, ProcResult,
     net::{TcpNetEntry, TcpState},
     process::{FDTarget, Process},
 };
@@ -73,7 +75,8 @@ impl Reader {
     /// Reads the sockets of the own network namespace and of every other one that a watched
     /// process is in, then who holds them.
     pub fn read(&self) -> ProcResult<Snapshot> {
-        let (mut snapshot, processes) = self.sockets()?;
+        let pids = watched(&self.cgroup)?;
+        let mut snapshot = self.sockets(&pids)?;
         let wanted: HashSet<u64> = snapshot
             .listeners
             .iter()
@@ -81,8 +84,8 @@ impl Reader {
             .chain(snapshot.connections.iter().map(|open| open.inode))
             .filter(|inode| *inode != 0)
             .collect();
-        for process in &processes {
-            if let Some((pid, holder)) = holder(process, &wanted) {
+        for pid in pids {
+            if let Some((pid, holder)) = unless_gone(holder(pid, &wanted))? {
                 snapshot.processes.insert(pid, holder);
             }
         }
@@ -91,30 +94,32 @@ impl Reader {
 
     /// What is open now, whoever holds it.
     pub fn open(&self) -> ProcResult<Open> {
-        let (snapshot, _) = self.sockets()?;
-        Ok(Open::of(&snapshot))
+        Ok(Open::of(&self.sockets(&watched(&self.cgroup)?)?))
     }
 
-    /// Sockets of every namespace, without their holders; and the watched processes.
-    fn sockets(&self) -> ProcResult<(Snapshot, Vec<Process>)> {
-        let processes: Vec<Process> = watched(&self.cgroup)
-            .into_iter()
-            .filter_map(|pid| Process::new(pid).ok())
-            .collect();
+    /// Sockets of the own network namespace and of those that these processes are in, without
+    /// their holders.
+    ///
+    /// One process at a time is open: a host may have more of them than this one may open files.
+    fn sockets(&self, pids: &[i32]) -> ProcResult<Snapshot> {
         let myself = Process::myself()?;
         let mut snapshot = Snapshot::default();
         self.add_sockets(&mut snapshot, tables(&myself)?, true);
         let mut seen: HashSet<_> = namespace(&myself).into_iter().collect();
-        for process in &processes {
-            // Gone meanwhile, or not ours to look at: its sockets cannot be seen.
-            if let Some(namespace) = namespace(process)
-                && seen.insert(namespace)
-                && let Ok(entries) = tables(process)
+        for pid in pids {
+            // Gone meanwhile, or not ours to look at: its sockets cannot be seen. Another process
+            // of its namespace may be looked at.
+            if let Some(namespace) = namespace_of(*pid)
+                && !seen.contains(&namespace)
+                && let Some(entries) =
+                    unless_gone(Process::new(*pid).and_then(|process| tables(&process)))?
+                && namespace_of(*pid) == Some(namespace)
             {
+                seen.insert(namespace);
                 self.add_sockets(&mut snapshot, entries, false);
             }
         }
-        Ok((snapshot, processes))
+        Ok(snapshot)
     }
 
     fn add_sockets(&self, snapshot: &mut Snapshot, entries: Vec<TcpNetEntry>, here: bool) {
@@ -159,26 +164,52 @@ impl Reader {
 
 pub(super) fn tables(process: &Process) -> ProcResult<Vec<TcpNetEntry>> {
     let mut entries = process.tcp()?;
-    // Missing where the kernel has no IPv6.
-    entries.extend(process.tcp6().unwrap_or_default());
+    match process.tcp6() {
+        Ok(more) => entries.extend(more),
+        Err(error) if is_exhausted(&error) => return Err(error),
+        // Missing where the kernel has no IPv6.
+        Err(_) => {}
+    }
     Ok(entries)
+}
+
+/// What was read of a process; `None` where it is gone meanwhile, or not ours to look at. That this
+/// process can open no further file says nothing about the other one.
+fn unless_gone<T>(read: ProcResult<T>) -> ProcResult<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if is_exhausted(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Whether something was not read because this process, or the host, has no file or memory left.
+fn is_exhausted(error: &ProcError) -> bool {
+    matches!(error, ProcError::Io(error, _) if lacks_room(error))
+}
+
+fn lacks_room(error: &io::Error) -> bool {
+    let number = error.raw_os_error().map(Errno::from_raw);
+    matches!(number, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))
 }
 
 /// What tells one network namespace from another.
 pub(super) fn namespace(process: &Process) -> Option<u64> {
-    let namespaces = process.namespaces().ok()?;
-    namespaces
-        .0
-        .values()
-        .find(|namespace| namespace.ns_type == "net")
-        .map(|namespace| namespace.identifier)
+    namespace_of(process.pid())
 }
 
-/// `None` for a process that is gone meanwhile, and for threads' leftovers.
-fn holder(process: &Process, wanted: &HashSet<u64>) -> Option<(u32, Holder)> {
-    let stat = process.stat().ok()?;
+/// The same by the process id. Opens nothing.
+fn namespace_of(pid: i32) -> Option<u64> {
+    let link = fs::metadata(format!("/proc/{pid}/ns/net")).ok()?;
+    Some(link.ino())
+}
+
+/// Fails for a process that is gone meanwhile, and for threads' leftovers.
+fn holder(pid: i32, wanted: &HashSet<u64>) -> ProcResult<(u32, Holder)> {
+    let process = Process::new(pid)?;
+    let stat = process.stat()?;
     let mut inodes = BTreeSet::new();
-    if let Ok(files) = process.fd() {
+    if let Some(files) = unless_gone(process.fd())? {
         for file in files.flatten() {
             if let FDTarget::Socket(inode) = file.target
                 && wanted.contains(&inode)
@@ -187,31 +218,32 @@ fn holder(process: &Process, wanted: &HashSet<u64>) -> Option<(u32, Holder)> {
             }
         }
     }
-    Some((
-        u32::try_from(process.pid()).ok()?,
-        Holder {
-            parent: u32::try_from(stat.ppid).ok()?,
-            inodes,
-        },
-    ))
+    let parent = u32::try_from(stat.ppid).unwrap_or(0);
+    Ok((pid.unsigned_abs(), Holder { parent, inodes }))
 }
 
 /// The processes of a cgroup v2 folder and of those below it.
-fn watched(folder: &Path) -> Vec<i32> {
+fn watched(folder: &Path) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         // Unreadable where it is gone meanwhile, and in threaded cgroups, whose processes are
         // listed by the domain above.
-        let list = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        let list = match fs::read_to_string(folder.join("cgroup.procs")) {
+            Ok(list) => list,
+            Err(error) if lacks_room(&error) => return Err(error),
+            Err(_) => String::new(),
+        };
         // A process of another pid namespace is listed as 0.
         found.extend(
             list.lines()
                 .filter_map(|line| line.parse::<i32>().ok())
                 .filter(|pid| *pid > 0),
         );
-        let Ok(entries) = fs::read_dir(&folder) else {
-            continue;
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if lacks_room(&error) => return Err(error),
+            Err(_) => continue,
         };
         folders.extend(
             entries
@@ -220,5 +252,5 @@ fn watched(folder: &Path) -> Vec<i32> {
                 .map(|entry| entry.path()),
         );
     }
-    found
+    Ok(found)
 }

@@ -182,7 +182,7 @@ impl Guard {
         let open = match self.reader(&self.config).open() {
             Ok(open) => open.sessions,
             Err(error) => {
-                log::debug!("open sockets cannot be read: {error}");
+                log::warn!("open sockets cannot be read, so that missed ends stay: {error}");
                 return Ok(());
             }
         };
