@@ -223,6 +223,8 @@ impl<'a> Room<'a> {
 /// The processes of the guarded ftpds.
 struct Family<'a> {
     snapshot: &'a Snapshot,
+    /// Who holds each socket, lowest process id first.
+    holders: HashMap<u64, Vec<u32>>,
     /// The control port of each.
     control_ports: BTreeMap<u32, u16>,
     acceptors: BTreeSet<u32>,
@@ -230,8 +232,15 @@ struct Family<'a> {
 
 impl<'a> Family<'a> {
     fn find(snapshot: &'a Snapshot, rules: &Rules) -> Self {
+        let mut holders: HashMap<u64, Vec<u32>> = HashMap::new();
+        for (pid, holder) in &snapshot.processes {
+            for inode in &holder.inodes {
+                holders.entry(*inode).or_default().push(*pid);
+            }
+        }
         let mut family = Self {
             snapshot,
+            holders,
             control_ports: BTreeMap::new(),
             acceptors: BTreeSet::new(),
         };
@@ -242,9 +251,9 @@ impl<'a> Family<'a> {
             }
         }
         for connection in &snapshot.connections {
-            for (pid, holder) in &snapshot.processes {
-                if *pid != SERVICE_MANAGER && holder.inodes.contains(&connection.inode) {
-                    let port = connection.key.server_port.number();
+            let port = connection.key.server_port.number();
+            for pid in family.holders.get(&connection.inode).into_iter().flatten() {
+                if *pid != SERVICE_MANAGER {
                     family.control_ports.entry(*pid).or_insert(port);
                 }
             }
@@ -256,21 +265,12 @@ impl<'a> Family<'a> {
     /// The topmost holders of a control port's socket accept. A child that merely inherited it
     /// is a session like any other child.
     fn accept(&mut self, inode: u64, port: u16) {
-        let holds = |pid: u32| {
-            pid != SERVICE_MANAGER
-                && self
-                    .snapshot
-                    .processes
-                    .get(&pid)
-                    .is_some_and(|holder| holder.inodes.contains(&inode))
+        let holders = self.holders_of(inode);
+        let holds = |pid: u32| pid != SERVICE_MANAGER && holders.binary_search(&pid).is_ok();
+        let is_top = |pid: &u32| {
+            holds(*pid) && !self.holder(*pid).is_some_and(|holder| holds(holder.parent))
         };
-        let top: Vec<u32> = self
-            .snapshot
-            .processes
-            .iter()
-            .filter(|(pid, holder)| holds(**pid) && !holds(holder.parent))
-            .map(|(pid, _)| *pid)
-            .collect();
+        let top: Vec<u32> = holders.iter().copied().filter(is_top).collect();
         for pid in top {
             self.acceptors.insert(pid);
             self.control_ports.entry(pid).or_insert(port);
@@ -278,19 +278,26 @@ impl<'a> Family<'a> {
     }
 
     fn add_descendants(&mut self) {
-        loop {
-            let new: Vec<(u32, u16)> = self
-                .snapshot
-                .processes
-                .iter()
-                .filter(|(pid, _)| !self.control_ports.contains_key(pid))
-                .filter_map(|(pid, holder)| Some((*pid, *self.control_ports.get(&holder.parent)?)))
-                .collect();
-            if new.is_empty() {
-                return;
-            }
-            self.control_ports.extend(new);
+        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+        for (pid, holder) in &self.snapshot.processes {
+            children.entry(holder.parent).or_default().push(*pid);
         }
+        let mut grown: Vec<(u32, u16)> = (self.control_ports.iter())
+            .map(|(pid, port)| (*pid, *port))
+            .collect();
+        while let Some((parent, port)) = grown.pop() {
+            for pid in children.get(&parent).into_iter().flatten() {
+                if !self.control_ports.contains_key(pid) {
+                    self.control_ports.insert(*pid, port);
+                    grown.push((*pid, port));
+                }
+            }
+        }
+    }
+
+    /// Who holds this socket.
+    fn holders_of(&self, inode: u64) -> &[u32] {
+        self.holders.get(&inode).map_or(&[], Vec::as_slice)
     }
 
     fn holder(&self, pid: u32) -> Option<&Holder> {
@@ -407,13 +414,7 @@ fn judge(
     sessions: &Sessions,
     plan: &mut Plan,
 ) -> Option<Listener> {
-    let holders: Vec<u32> = family
-        .snapshot
-        .processes
-        .iter()
-        .filter(|(_, holder)| holder.inodes.contains(&socket.inode))
-        .map(|(pid, _)| *pid)
-        .collect();
+    let holders = family.holders_of(socket.inode);
     let number = socket.port.number();
     let listener = |tgid, control_port| Listener {
         session: 0,
@@ -441,15 +442,9 @@ fn judge(
     if socket.port.is_low() {
         return Some(listener);
     }
-    let all: BTreeSet<u64> = holders
-        .iter()
-        .filter_map(|pid| served.get(pid))
-        .flatten()
-        .copied()
-        .collect();
-    let only = (all.len() == 1)
-        .then(|| all.first())
-        .flatten()
+    let mut all = holders.iter().filter_map(|pid| served.get(pid)).flatten();
+    let only = (all.next())
+        .filter(|first| all.all(|inode| inode == *first))
         .and_then(|inode| sessions.get(inode));
     match only {
         // Nobody is let in (rule K9).

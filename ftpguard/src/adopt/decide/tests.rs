@@ -382,3 +382,91 @@ fn k10_sessions_of_different_rounds_have_different_ids() {
     assert_eq!(ids.len(), 2, "{:?}", second.sessions);
     assert!(known.values().all(|id| ids.contains(id)));
 }
+
+/// A busy host: thousands of sessions, each with a process and a data port. Asking every process
+/// for every socket would be a hundred million questions.
+#[test]
+fn k10_thousands_of_sessions_are_adopted() {
+    const SESSIONS: u32 = 10_000;
+    let acceptor: (u32, Holder) = (
+        10,
+        Holder {
+            parent: 1,
+            inodes: [CONTROL].into(),
+        },
+    );
+    let mut snapshot = host(&[(CONTROL, 21)], &[], &[]);
+    snapshot.processes.extend([acceptor]);
+    for number in 0..SESSIONS {
+        let (control, data) = (1_000 + u64::from(number), 100_000 + u64::from(number));
+        let client = Ipv4Addr::from_bits(0x0a01_0000 + number).into();
+        snapshot.connections.push(Connection {
+            key: SessionKey {
+                client,
+                ..session(2)
+            },
+            inode: control,
+        });
+        snapshot.listeners.push(ListeningSocket {
+            address: v4(SERVER),
+            port: Port::new(u16::try_from(20_000 + number).expect("a port")),
+            inode: data,
+            here: true,
+        });
+        let inodes = [control, data].into();
+        let process = Holder { parent: 10, inodes };
+        snapshot.processes.insert(100 + number, process);
+    }
+    let rules = Rules {
+        max_sessions: SESSIONS,
+        now: u64::from(2 * SESSIONS),
+        ..rules()
+    };
+    let plan = decide(&snapshot, &rules, &HashMap::new());
+    assert_eq!(plan.sessions.len(), SESSIONS as usize);
+    assert_eq!(plan.pinholes.len(), SESSIONS as usize);
+    let clients: HashSet<Address> = plan.pinholes.iter().map(|(key, _)| key.client).collect();
+    assert_eq!(clients.len(), SESSIONS as usize);
+}
+
+/// One process that serves everybody: whose a data port is cannot be said, and is not asked of
+/// each session.
+#[test]
+fn k10_thousands_of_sessions_of_one_process_are_adopted() {
+    let inodes: Vec<u64> = (1_000..11_000).collect();
+    let mut snapshot = host(
+        &[(CONTROL, 21)],
+        &[],
+        &[(10, 1, &inodes), (11, 1, &[CONTROL])],
+    );
+    for (number, inode) in (0_u16..).zip(&inodes) {
+        if number < 5_000 {
+            let client_port = Port::new(1_000 + number);
+            let key = SessionKey {
+                client_port,
+                ..session(2)
+            };
+            let inode = *inode;
+            snapshot.connections.push(Connection { key, inode });
+        } else {
+            snapshot.listeners.push(ListeningSocket {
+                address: v4(SERVER),
+                port: Port::new(20_000 + number),
+                inode: *inode,
+                here: true,
+            });
+        }
+    }
+    let rules = Rules {
+        max_sessions: 5_000,
+        client_sessions: 5_000,
+        now: 10_000,
+        ..rules()
+    };
+    let plan = decide(&snapshot, &rules, &HashMap::new());
+    assert_eq!(plan.sessions.len(), 5_000);
+    assert!(plan.pinholes.is_empty());
+    let open = |listener: &Listener| listener.admission == Admission::ControlPeer as u16;
+    let shared = plan.listeners.iter().filter(|(_, known)| open(known));
+    assert_eq!(shared.count(), 5_000);
+}
