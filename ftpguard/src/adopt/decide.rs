@@ -386,7 +386,12 @@ impl<'a> Family<'a> {
                 let process = Process {
                     session_id: first.map_or(0, |(_, id)| *id),
                     session: first.map_or(SessionKey::NONE, |(key, _)| *key),
-                    parent: self.holder(*pid).map_or(0, |holder| holder.parent),
+                    // Who is none of the ftpd's, such as a supervisor, must never be taken for
+                    // one because of its child.
+                    parent: (self.holder(*pid))
+                        .map(|holder| holder.parent)
+                        .filter(|parent| self.contains(*parent))
+                        .unwrap_or(0),
                     control_port: Port::new(*control_port),
                     flags,
                     reader: 0,

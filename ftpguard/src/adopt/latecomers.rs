@@ -83,7 +83,7 @@ pub fn adopt_ancestors(
         let ancestor = Process {
             session_id,
             session: *session,
-            parent: parent_of(parent).unwrap_or(0),
+            parent: known_parent(maps, parent)?,
             control_port: session.server_port,
             flags: 0,
             reader: 0,
@@ -146,7 +146,7 @@ pub fn look_again(
     let ancestor = Process {
         session_id: id,
         session: key,
-        parent: parent_of(pid).unwrap_or(0),
+        parent: known_parent(maps, pid)?,
         control_port: key.server_port,
         flags: 0,
         reader: 0,
@@ -204,6 +204,16 @@ fn entry(pid: u32) -> Option<Entry> {
 
 fn parent_of(pid: u32) -> Option<u32> {
     u32::try_from(entry(pid)?.stat().ok()?.ppid).ok()
+}
+
+/// The parent of a process where that is one of an ftpd's, else 0: the kernel side would take who
+/// is named here for one where there is no room for the process (rule F2).
+fn known_parent(maps: &Maps, pid: u32) -> Result<u32, KernelError> {
+    let Some(parent) = parent_of(pid).filter(|parent| *parent > 1) else {
+        return Ok(0);
+    };
+    let known = Maps::find(&maps.processes, &parent)?;
+    Ok(known.map_or(0, |_| parent))
 }
 
 /// The socket of the session. The process may sit in a network namespace of its own, as vsftpd's

@@ -2,6 +2,8 @@
 
 use std::{
     env,
+    net::{TcpListener, TcpStream},
+    os::unix::process::parent_id,
     process::{self, Command, Stdio},
     sync::{LazyLock, Mutex},
 };
@@ -11,6 +13,7 @@ use ftpguard::{
     adopt::{
         apply::{Open, apply, disown, forget_closed, known_sessions},
         decide::Plan,
+        latecomers::{Sockets, Stranger, look_again},
     },
     kernel::{Kernel, Maps},
 };
@@ -93,7 +96,7 @@ fn f2_an_acceptor_that_was_taken_for_a_session_is_adopted() {
         reader: 0,
     };
     // Processes that are alive: this one, its parent, and the first one.
-    let [acceptor, child, reader] = [process::id(), std::os::unix::process::parent_id(), 1];
+    let [acceptor, child, reader] = [process::id(), parent_id(), 1];
     let wrong = [
         (acceptor, process(7, 0)),
         (
@@ -138,6 +141,49 @@ fn session() -> SessionKey {
         client_port: Port::new(1000),
         server_port: Port::new(21),
     }
+}
+
+/// F2: a process that holds a control connection belongs to the ftpd; who started it does not, unless
+/// that is known.
+#[test]
+fn f2_a_latecomers_parent_is_named_only_where_it_is_known() {
+    let mut kernel = Kernel::load(&settings(Mode::Enforce, false)).unwrap();
+    // A control connection of this very process.
+    let control = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(control.local_addr().unwrap()).unwrap();
+    let (server, _) = control.accept().unwrap();
+    let (local, remote) = (server.local_addr().unwrap(), server.peer_addr().unwrap());
+    let session = SessionKey {
+        client: remote.ip().into(),
+        server: local.ip().into(),
+        client_port: Port::new(remote.port()),
+        server_port: Port::new(local.port()),
+    };
+    let open = Session {
+        id: 7,
+        ..Session::zeroed()
+    };
+    kernel.maps.sessions.insert(session, open, 0).unwrap();
+    let endpoint = Endpoint::new(session.server, Port::new(30_001));
+    let mut parent = |is_known| {
+        let processes = &mut kernel.maps.processes;
+        if is_known {
+            let entry = Process {
+                control_port: Port::new(21),
+                ..Process::zeroed()
+            };
+            processes.insert(parent_id(), entry, 0).unwrap();
+        }
+        Maps::forget(processes, &process::id()).unwrap();
+        let mut sockets = Sockets::default();
+        let found = look_again(&mut kernel, &mut sockets, &endpoint, process::id(), 1);
+        assert_eq!(found.unwrap(), Stranger::Ours(None));
+        let known = Maps::find(&kernel.maps.processes, &process::id()).unwrap();
+        known.unwrap().parent
+    };
+    assert_eq!(parent(false), 0);
+    assert_eq!(parent(true), parent_id());
+    drop(client);
 }
 
 /// K10, I1: a listener that began to listen before its process was written was taken for other

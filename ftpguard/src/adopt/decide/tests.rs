@@ -125,6 +125,7 @@ fn k10_vsftpd_with_a_listener_of_the_privileged_parent() {
         assert_eq!(process(&plan, pid).flags, 0);
     }
     assert_eq!(process(&plan, 30).parent, 20);
+    assert_eq!(process(&plan, 20).parent, 10);
     assert_eq!(may_reach(&plan), [([10, 0, 0, 2].into(), 50_000)]);
     assert_eq!(
         plan.sessions[0].1.pinhole,
@@ -138,6 +139,26 @@ fn k10_vsftpd_with_a_listener_of_the_privileged_parent() {
     // Parents first.
     let order: Vec<u32> = plan.processes.iter().map(|(pid, _)| *pid).collect();
     assert_eq!(order, [10, 20, 30]);
+}
+
+/// F2: whoever started the ftpd, or an instance of it, is not named as a parent: the kernel side
+/// would take it for a process of the ftpd where there is no room for its child.
+#[test]
+fn f2_a_parent_that_is_not_of_the_ftpd_is_not_named() {
+    // A supervisor 5 started the acceptor 10; the service manager one instance, 40.
+    let plan = plan(&host(
+        &[(CONTROL, 21)],
+        &[(200, 2), (201, 3)],
+        &[
+            (1, 0, &[CONTROL]),
+            (5, 1, &[]),
+            (10, 5, &[CONTROL]),
+            (20, 10, &[200]),
+            (40, 1, &[201]),
+        ],
+    ));
+    let parents = [10, 20, 40].map(|pid| process(&plan, pid).parent);
+    assert_eq!(parents, [0, 10, 0]);
 }
 
 #[test]
