@@ -7,7 +7,7 @@ use std::{
 };
 
 use ftpguard_common::{
-    abi::{Peer, SessionKey},
+    abi::{Peer, Session, SessionKey},
     verdict::Incident,
 };
 
@@ -33,6 +33,15 @@ pub(super) fn salt() -> u32 {
     u32::from_ne_bytes([a, b, c, d])
 }
 
+/// A client's count of control connections that does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Miscount {
+    /// How many there are.
+    sessions: u32,
+    /// How many are counted.
+    counted: u32,
+}
+
 /// What the last sweep saw.
 #[derive(Default)]
 pub(super) struct Sweep {
@@ -43,8 +52,8 @@ pub(super) struct Sweep {
     suppressed: u64,
     lost: u64,
     lost_bytes: u64,
-    /// Clients whose count of control connections did not fit, with the right count.
-    doubtful: HashMap<Peer, u32>,
+    /// Clients whose count of control connections did not fit.
+    doubtful: HashMap<Peer, Miscount>,
     /// Sessions that had no socket when it was last looked, with their ids.
     missing: HashMap<SessionKey, u64>,
     /// Processes of ftpds that were gone when it was last looked, with their sessions' ids.
@@ -231,38 +240,60 @@ impl Guard {
 
     /// A client's last session may leave while its next one comes, and this daemon writes what the
     /// kernel side adds to. A count that was wrong in the same way twice is set right; one that is
-    /// wrong once may just be changing.
+    /// wrong once may just be changing, and so may one of a client whose sessions change while
+    /// counts are read.
     fn mend_peers(&mut self) -> Result<(), KernelError> {
-        let mut right: HashMap<Peer, u32> = HashMap::new();
-        for (key, _) in Maps::entries(&self.kernel.maps.sessions) {
-            for peer in adopt::apply::peers(&key) {
-                *right.entry(peer).or_default() += 1;
-            }
-        }
-        let mut wrong: HashMap<Peer, u32> = HashMap::new();
         let maps = &mut self.kernel.maps;
-        for (peer, count) in Maps::entries(&maps.peers) {
-            let expected = right.remove(&peer).unwrap_or(0);
-            if expected != count {
-                wrong.insert(peer, expected);
-            }
-        }
-        // Those that hold sessions and are not counted at all.
-        wrong.extend(right);
-        for (peer, expected) in &wrong {
-            if self.sweep.doubtful.get(peer) != Some(expected) {
+        let before = count_sessions(Maps::entries(&maps.sessions));
+        let counts = Maps::entries(&maps.peers).into_iter().collect();
+        let after = count_sessions(Maps::entries(&maps.sessions));
+        let wrong = miscounted(&before, &counts, &after);
+        for (peer, miscount) in &wrong {
+            if self.sweep.doubtful.get(peer) != Some(miscount)
+                // Not if it has changed since.
+                || Maps::find(&maps.peers, peer)?.unwrap_or(0) != miscount.counted
+            {
                 continue;
             }
-            if *expected == 0 {
+            if miscount.sessions == 0 {
                 Maps::forget(&mut maps.peers, peer)?;
             } else {
                 // Without room it stays as it is: that was counted when the session came.
-                Maps::put(&mut maps.peers, peer, expected)?;
+                Maps::put(&mut maps.peers, peer, &miscount.sessions)?;
             }
         }
         self.sweep.doubtful = wrong;
         Ok(())
     }
+}
+
+/// How many control connections each client has.
+fn count_sessions(sessions: Vec<(SessionKey, Session)>) -> HashMap<Peer, u32> {
+    let mut count = HashMap::new();
+    for (key, _) in sessions {
+        for peer in adopt::apply::peers(&key) {
+            *count.entry(peer).or_default() += 1;
+        }
+    }
+    count
+}
+
+/// The counts that fit neither the sessions that there were before they were read, nor those after
+/// it, where both are the same.
+fn miscounted(
+    before: &HashMap<Peer, u32>,
+    counts: &HashMap<Peer, u32>,
+    after: &HashMap<Peer, u32>,
+) -> HashMap<Peer, Miscount> {
+    let of = |map: &HashMap<Peer, u32>, peer| map.get(peer).copied().unwrap_or(0);
+    // Those that hold sessions and are not counted at all, too.
+    let all = counts.keys().chain(after.keys());
+    all.filter_map(|peer| {
+        let (sessions, counted) = (of(after, peer), of(counts, peer));
+        let miscount = Miscount { sessions, counted };
+        (of(before, peer) == sessions && sessions != counted).then_some((*peer, miscount))
+    })
+    .collect()
 }
 
 /// Whether a pinhole has outlived the backstop time (rule K5). Both in nanoseconds since the
@@ -285,7 +316,74 @@ fn twice<K: Copy + Eq + Hash>(
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use bytemuck::Zeroable as _;
+    use ftpguard_common::net::Port;
+
     use super::*;
+
+    fn counts(of: &[(u8, u32)]) -> HashMap<Peer, u32> {
+        of.iter()
+            .map(|(client, count)| (peer(*client), *count))
+            .collect()
+    }
+
+    fn peer(client: u8) -> Peer {
+        Peer::of_any(Ipv4Addr::new(10, 0, 0, client).into())
+    }
+
+    /// K9: a client's sessions come and go while they are counted. Only a count that fits neither
+    /// what was before nor what is after is wrong.
+    #[test]
+    fn k9_a_count_that_is_just_changing_is_not_wrong() {
+        let none = HashMap::new();
+        let wrong = |before: &[_], counted: &[_], after: &[_]| {
+            miscounted(&counts(before), &counts(counted), &counts(after))
+        };
+        // One came between the sessions and the counts, and one went.
+        assert_eq!(wrong(&[(2, 1)], &[(2, 2)], &[(2, 2)]), none);
+        assert_eq!(wrong(&[(2, 2)], &[(2, 1)], &[(2, 1)]), none);
+        assert_eq!(wrong(&[(2, 1)], &[], &[]), none);
+        assert_eq!(wrong(&[], &[(2, 1)], &[(2, 1)]), none);
+        // One came after the counts.
+        assert_eq!(wrong(&[(2, 1)], &[(2, 1)], &[(2, 2)]), none);
+        // Whatever is counted, it changed meanwhile.
+        assert_eq!(wrong(&[(2, 1)], &[(2, 7)], &[(2, 3)]), none);
+        assert_eq!(wrong(&[], &[], &[]), none);
+    }
+
+    #[test]
+    fn k9_a_wrong_count_is_remembered_as_it_is() {
+        let sessions = counts(&[(2, 2), (3, 1), (4, 1)]);
+        let counted = counts(&[(2, 1), (4, 1), (5, 3)]);
+        let wrong = miscounted(&sessions, &counted, &sessions);
+        let miscount = |sessions, counted| Miscount { sessions, counted };
+        let expected = [
+            (peer(2), miscount(2, 1)),
+            // Not counted at all.
+            (peer(3), miscount(1, 0)),
+            // Gone.
+            (peer(5), miscount(0, 3)),
+        ];
+        assert_eq!(wrong, HashMap::from(expected));
+        // Another wrong count in the next round is another one.
+        let counted = counts(&[(2, 3), (3, 1), (4, 1)]);
+        let next = miscounted(&sessions, &counted, &sessions);
+        assert_ne!(wrong.get(&peer(2)), next.get(&peer(2)));
+    }
+
+    #[test]
+    fn k9_a_session_counts_for_its_ftpd_and_for_all() {
+        let key = SessionKey {
+            client: Ipv4Addr::new(10, 0, 0, 2).into(),
+            server_port: Port::new(21),
+            ..SessionKey::NONE
+        };
+        let open = Session::zeroed();
+        let count = count_sessions(vec![(key, open), (key, open)]);
+        assert_eq!(count, HashMap::from([(key.peer(), 2), (peer(2), 2)]));
+    }
 
     #[test]
     fn k5_the_backstop_is_a_quarter_of_an_hour() {
