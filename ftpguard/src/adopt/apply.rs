@@ -103,9 +103,11 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
                 sockets: known.sockets,
                 ..*listener
             };
-            // The hint first: a guarded listener must never be without.
-            maps.change_hint(endpoint.port, &known, &guarded);
-            applied.added += usize::from(Maps::change(&mut maps.listeners, endpoint, &guarded)?);
+            if maps.replace_listener(endpoint, &known, &guarded)? {
+                applied.added += 1;
+            } else {
+                forget_pinhole(maps, listener)?;
+            }
             continue;
         }
         let added = Maps::add(&mut maps.listeners, endpoint, listener)?;
@@ -220,14 +222,23 @@ fn forget_listener(
             &Listener { sockets, ..known },
         )?;
     }
-    let pinhole = &listener.pinhole;
-    if pinhole.port != Port::NONE
-        && Maps::find(&maps.pinholes, pinhole)?
-            .is_some_and(|known| known.session == listener.session)
-    {
-        Maps::forget(&mut maps.pinholes, pinhole)?;
+    forget_pinhole(maps, listener)
+}
+
+/// Takes back the pinhole of a listener that is gone.
+fn forget_pinhole(maps: &mut Maps, listener: &Listener) -> Result<(), KernelError> {
+    if has_pinhole(maps, listener)? {
+        Maps::forget(&mut maps.pinholes, &listener.pinhole)?;
     }
     Ok(())
+}
+
+/// Whether the pinhole that was made for a listener is still there.
+pub fn has_pinhole(maps: &Maps, listener: &Listener) -> Result<bool, KernelError> {
+    let pinhole = &listener.pinhole;
+    Ok(pinhole.port != Port::NONE
+        && Maps::find(&maps.pinholes, pinhole)?
+            .is_some_and(|known| known.session == listener.session))
 }
 
 /// Takes a session back whose end the kernel side did not see. Whether it was there.

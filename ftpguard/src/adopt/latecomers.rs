@@ -183,9 +183,7 @@ pub fn look_again(
             maps.leave_out(Incident::PinholeTableFull);
         }
     }
-    // The hint first: a guarded listener must never be without.
-    maps.change_hint(endpoint.port, &listener, &guarded);
-    let still_open = Maps::change(&mut maps.listeners, endpoint, &guarded)?;
+    let still_open = maps.replace_listener(endpoint, &listener, &guarded)?;
     if exact && !still_open {
         Maps::forget(&mut maps.pinholes, &pinhole)?;
         return Ok(Stranger::Ours(None));

@@ -120,6 +120,12 @@ impl Maps {
         }
     }
 
+    /// A port's word, see [`ftpguard_common::abi::port_word`].
+    #[must_use]
+    pub fn port_word(&self, port: Port) -> u64 {
+        self.words.get(port.number())
+    }
+
     /// Every entry of a hash map. Entries that come or go meanwhile may be missed.
     pub fn entries<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>) -> Vec<(K, V)> {
         map.iter().filter_map(Result::ok).collect()
@@ -245,14 +251,35 @@ impl Maps {
         }
     }
 
-    /// Removes a listener, and its hints; one that is not there is as good as removed.
-    pub fn forget_listener(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
-        if let Some(listener) = Self::find(&self.listeners, endpoint)? {
-            Self::forget(&mut self.listeners, endpoint)?;
+    /// Writes what a listener turned out to be, if it is still there: whether it was.
+    pub fn replace_listener(
+        &mut self,
+        endpoint: &Endpoint,
+        before: &Listener,
+        after: &Listener,
+    ) -> Result<bool, KernelError> {
+        // The hint first: a guarded listener must never be without.
+        self.change_hint(endpoint.port, before, after);
+        let replaced = Self::change(&mut self.listeners, endpoint, after);
+        if !matches!(replaced, Ok(true)) {
+            // Who removed it meanwhile took back the hint that it had.
+            self.change_hint(endpoint.port, after, before);
+        }
+        replaced
+    }
+
+    /// Removes a listener, and its hint: whether it was there. Who removes it takes back the hint,
+    /// and nobody else.
+    pub fn forget_listener(&mut self, endpoint: &Endpoint) -> Result<bool, KernelError> {
+        let Some(listener) = Self::find(&self.listeners, endpoint)? else {
+            return Ok(false);
+        };
+        let removed = Self::remove(&mut self.listeners, endpoint)?;
+        if removed {
             let hint = listener.hint().wrapping_neg();
             self.words.add(endpoint.port.number(), hint);
         }
-        Ok(())
+        Ok(removed)
     }
 
     /// Removes an entry; one that is not there is as good as removed.
@@ -260,9 +287,17 @@ impl Maps {
         map: &mut HashMap<MapData, K, V>,
         key: &K,
     ) -> Result<(), KernelError> {
+        Self::remove(map, key).map(drop)
+    }
+
+    /// Removes an entry: whether it was there.
+    fn remove<K: Pod, V: Pod>(
+        map: &mut HashMap<MapData, K, V>,
+        key: &K,
+    ) -> Result<bool, KernelError> {
         match map.borrow_mut().remove(key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(error) if is_absent(&error) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

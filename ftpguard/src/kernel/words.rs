@@ -69,7 +69,12 @@ impl PortWords {
 
     /// The roles of the port.
     pub(super) fn roles(&self, port: u16) -> u64 {
-        self.word(port).load(Ordering::Relaxed) & port_word::ROLES
+        self.get(port) & port_word::ROLES
+    }
+
+    /// The port's word.
+    pub(super) fn get(&self, port: u16) -> u64 {
+        self.word(port).load(Ordering::Relaxed)
     }
 
     fn word(&self, port: u16) -> &AtomicU64 {

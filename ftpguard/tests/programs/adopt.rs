@@ -20,7 +20,7 @@ use ftpguard::{
 use ftpguard_common::{
     abi::{
         Admission, Endpoint, Listener, Mode, Origin, Pinhole, Process, Session, SessionKey,
-        process_flags,
+        port_word, process_flags,
     },
     net::Port,
     verdict::Reason,
@@ -126,6 +126,9 @@ fn f2_an_acceptor_that_was_taken_for_a_session_is_adopted() {
     assert_eq!(apply(&mut kernel, &plan).unwrap().added, 0);
 }
 
+/// What listeners count in a port's word.
+const HINTS: u64 = port_word::GUARDED | port_word::FOREIGN;
+
 /// A kernel side that knows nothing yet but the server's address.
 fn adopting() -> Mutex<Kernel> {
     let mut kernel = Kernel::load(&settings(Mode::Enforce, false)).unwrap();
@@ -215,6 +218,29 @@ fn k10_a_listener_that_was_taken_for_foreign_is_adopted() {
     bed.ingress(&syn(THIEF, SERVER, 30_001), Reason::NoPinhole);
     bed.ingress(&syn(CLIENT, SERVER, 30_001), Reason::Pinhole);
     assert_eq!(apply(&mut bed.kernel, &plan).unwrap().added, 0);
+}
+
+/// I1: a listener closes in the moment in which it turns out to be the ftpd's. The kernel side has
+/// taken its hint back, and nothing stays in the port's word.
+#[test]
+fn a_listener_that_closes_while_it_is_replaced_leaves_no_hint() {
+    static ADOPTING: LazyLock<Mutex<Kernel>> = LazyLock::new(adopting);
+    let mut bed = Bed::of(&ADOPTING);
+    let endpoint = Endpoint::new(address(SERVER), Port::new(30_001));
+    listen(&mut bed.kernel.maps, endpoint, 0, Admission::Pinhole);
+    let maps = &mut bed.kernel.maps;
+    let foreign = Maps::find(&maps.listeners, &endpoint).unwrap().unwrap();
+    assert!(maps.forget_listener(&endpoint).unwrap());
+    // Once.
+    assert!(!maps.forget_listener(&endpoint).unwrap());
+    let guarded = Listener {
+        control_port: Port::new(21),
+        ..foreign
+    };
+    let replaced = maps.replace_listener(&endpoint, &foreign, &guarded);
+    assert!(!replaced.unwrap());
+    assert_eq!(maps.port_word(endpoint.port) & HINTS, 0);
+    bed.ingress(&syn(THIEF, SERVER, 30_001), Reason::ClosedPort);
 }
 
 /// K10, K5: a listener that closed between being read and being written is not kept, nor its
