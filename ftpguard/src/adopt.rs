@@ -15,7 +15,7 @@ pub mod snapshot;
 
 use anyhow::{Context as _, Result};
 use ftpguard_common::{
-    abi::{Admission, Listener, SessionKey},
+    abi::{Admission, Endpoint, Listener, SessionKey},
     net::Port,
 };
 
@@ -67,14 +67,26 @@ pub fn adopt(
     }
     fault::step("looking again at what was adopted").context("adopting open sessions")?;
     let known = apply::known_sessions(kernel);
+    // What a daemon adopted that was killed before it came to this. What the kernel side saw open,
+    // and may be opening at this moment, is not asked for here.
+    let adopted: Vec<(Endpoint, Listener)> = Maps::entries(&kernel.maps.listeners)
+        .into_iter()
+        .filter(|(_, listener)| listener.socket == 0)
+        .collect();
     let mut open = reader.open().context("reading open sockets once more")?;
     if !known.keys().all(|key| open.sessions.contains(key))
-        || !(listeners.iter()).all(|(endpoint, _)| open.listeners.contains(endpoint))
+        || !(listeners.iter().chain(&adopted))
+            .all(|(endpoint, _)| open.listeners.contains(endpoint))
     {
         open.add(reader.open().context("reading open sockets once more")?);
     }
     let gone = apply::forget_closed(kernel, &open, &known, &listeners)
         .context("checking what was adopted")?;
+    let closed = apply::forget_listeners(&mut kernel.maps, &open, &adopted)
+        .context("checking what was adopted")?;
+    for (_, listener) in &closed {
+        apply::forget_pinhole(&mut kernel.maps, listener).context("checking what was adopted")?;
+    }
     sessions.retain(|(id, _)| !gone.contains(id));
     Ok(sessions)
 }

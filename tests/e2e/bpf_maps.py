@@ -2,6 +2,8 @@
 #
 #   copy MAP [key|value OFFSET HEX]...
 #                     adds a copy of an entry, with these bytes in it
+#   add MAP INDEX NUMBER
+#                     adds to the eight bytes of an array's element
 #   fill MAP          adds entries that mean nothing until there is no room; prints how many
 #   empty MAP         removes what that added to a map of processes
 #   find MAP KEY      prints the value, as KEY is: in hexadecimal
@@ -50,6 +52,10 @@ if action == "copy":
         change = bytes.fromhex(text)
         entry[part][int(offset) : int(offset) + len(change)] = change
     element(MAP_UPDATE_ELEM, table, entry["key"], entry["value"], NOEXIST)
+elif action == "add":
+    key = struct.pack("I", int(rest[0]))
+    (word,) = struct.unpack("Q", element(MAP_LOOKUP_ELEM, table, key, bytes(value_size)))
+    element(MAP_UPDATE_ELEM, table, key, struct.pack("Q", word + int(rest[1])))
 elif action == "fill":
     count = 0
     while True:

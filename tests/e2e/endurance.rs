@@ -11,14 +11,14 @@ use std::{
 };
 
 use ftpguard_common::{
-    abi::{Session, SessionKey},
+    abi::{Endpoint, Listener, PinholeKey, Session, SessionKey, port_word},
     verdict::Reason,
 };
 use ftpguard_tests::{
     Family, Guard,
     attack::{self, Answer},
     client::{self, Commands},
-    ftpd::{FILE, Kind, Settings},
+    ftpd::{CONTROL_PORT, FILE, Kind, Settings},
     guard::{self, Options},
     process::Finished,
     scenario::{Scene, Stage, Winner},
@@ -508,10 +508,85 @@ fn sessions(guard: &Guard) -> Option<u64> {
     guard.status().expect("status")["sessions"].as_u64()
 }
 
-/// A close that was missed: a session that has no socket is ended in the second round of a look
-/// at all sockets, and the one that has one stays.
+/// Writes a listener of the FTP server, as if its close had been missed: no socket has it. `socket`
+/// is how the kernel side named it, 0 where it was adopted.
+fn stale_listener(guard: &Guard, port: u16, socket: u64) {
+    let hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    };
+    let mut changes = Vec::new();
+    let mut change = |part: &str, offset: usize, bytes: &[u8]| {
+        changes.extend([part.to_owned(), offset.to_string(), hex(bytes)]);
+    };
+    change("key", mem::offset_of!(Endpoint, port), &port.to_be_bytes());
+    change("value", mem::offset_of!(Listener, session), &[0; 8]);
+    change(
+        "value",
+        mem::offset_of!(Listener, socket),
+        &socket.to_ne_bytes(),
+    );
+    let pinhole = mem::offset_of!(Listener, pinhole) + mem::offset_of!(PinholeKey, port);
+    change("value", pinhole, &[0; 2]);
+    let control_port = CONTROL_PORT.to_be_bytes();
+    change(
+        "value",
+        mem::offset_of!(Listener, control_port),
+        &control_port,
+    );
+    change("value", mem::offset_of!(Listener, admission), &[0; 2]);
+    touch_map(guard, "copy", "LISTENERS", &changes);
+    let hint = [port.to_string(), port_word::ONE_GUARDED.to_string()];
+    touch_map(guard, "add", "PORTS", &hint);
+}
+
+/// How many listeners of FTP servers the guard knows.
+fn listeners(guard: &Guard) -> Option<u64> {
+    guard.status().expect("status")["guarded_listeners"].as_u64()
+}
+
+/// A stranger at an unused port of the range; fails unless it is refused for this reason.
+fn assert_refused(stage: &Stage, guard: &Guard, port: u16, reason: Reason) {
+    let before = guard.counter(reason).expect("status");
+    let target = stage.sandbox.server().socket(Family::V4, port);
+    let thief = attack::knock(stage.sandbox.thief(), target).expect("a try");
+    assert!(matches!(thief, Answer::Silent), "{thief:?}");
+    let refused = guard.counter(reason).expect("status");
+    assert!(refused > before, "{}: {}", reason.label(), guard.log());
+}
+
+/// K10: a start that was killed between adopting and looking again leaves listeners whose sockets
+/// closed meanwhile. The next start knows better.
 #[test]
-fn a_session_without_a_socket_is_swept() {
+fn k10_a_start_forgets_listeners_that_a_killed_one_left() {
+    let stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let options = Options::default();
+    let guard = guard_with(&stage, &options);
+    stage
+        .sandbox
+        .client()
+        .enter(|| {
+            let mut ftp = stage.login(Family::V4).expect("login");
+            let announced = ftp.passive(Commands::Classic).expect("PASV");
+            let known = listeners(&guard);
+            stale_listener(&guard, 50_040, 0);
+            assert_eq!(listeners(&guard), known.map(|known| known + 1));
+            let runtime = guard.kill().expect("it is killed");
+            let guard = again(&stage, &options, &runtime);
+            assert_eq!(listeners(&guard), known, "{}", guard.log());
+            let data = client::connect(announced).expect("the pinhole is there still");
+            let content = ftp.receive(FILE, data.stream).expect("the file");
+            assert!(stage.is_file(&content));
+            play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
+        })
+        .expect("namespace");
+}
+
+/// A close that was missed: a session or listener that has no socket is ended in the second round
+/// of a look at all sockets, and the one that has one stays.
+#[test]
+fn what_has_no_socket_is_swept() {
     let stage = stage(Settings::unchecked(Kind::Vsftpd));
     let guard = guard(&stage);
     stage
@@ -531,16 +606,34 @@ fn a_session_without_a_socket_is_swept() {
             changes.push("value".to_owned());
             changes.extend(bytes(mem::offset_of!(Session, id), "4d00000000000000"));
             touch_map(&guard, "copy", "SESSIONS", &changes);
+            let announced = ftp.passive(Commands::Classic).expect("PASV");
+            let known = listeners(&guard);
+            let stale = if announced.port() == 50_031 {
+                50_030
+            } else {
+                50_031
+            };
+            stale_listener(&guard, stale, 1);
+            assert_refused(&stage, &guard, stale, Reason::NoPinhole);
+            assert_eq!(listeners(&guard), known.map(|known| known + 1));
             let is_its_end = |event: &serde_json::Value| {
                 is_kind(event, "session-closed") && event["client"] == "192.0.2.99"
             };
-            // Two rounds of half a minute, and up to one until the first.
-            let deadline = Instant::now() + Duration::from_secs(100);
-            while !guard.events().iter().any(is_its_end) {
+            // Two rounds of half a minute, and up to one until the first. Where a process ends while
+            // its namespace is looked at, listeners wait for the next two.
+            let deadline = Instant::now() + Duration::from_secs(160);
+            while !guard.events().iter().any(is_its_end) || listeners(&guard) != known {
                 assert!(Instant::now() < deadline, "{}", guard.log());
+                // Its session would end after two minutes.
+                ftp.expect("NOOP", 200).expect("NOOP");
                 thread::sleep(Duration::from_millis(500));
             }
             assert_eq!(sessions(&guard), Some(1), "{}", guard.log());
+            assert_refused(&stage, &guard, stale, Reason::ClosedPort);
+            assert_refused(&stage, &guard, announced.port(), Reason::NoPinhole);
+            let data = client::connect(announced).expect("its pinhole is there");
+            let content = ftp.receive(FILE, data.stream).expect("the file");
+            assert!(stage.is_file(&content));
             let content = ftp
                 .retrieve_passive(FILE, Commands::Classic)
                 .expect("the file");

@@ -11,7 +11,7 @@ use ftpguard_common::{
 use super::{
     alive,
     decide::{KnownSessions, Plan},
-    snapshot::Snapshot,
+    snapshot::{Snapshot, View},
 };
 use crate::kernel::{Added, Kernel, KernelError, Maps};
 
@@ -156,17 +156,20 @@ pub struct Open {
     pub sessions: HashSet<SessionKey>,
     /// Where sockets listen.
     pub listeners: HashSet<Endpoint>,
+    /// Where was looked for them.
+    pub view: View,
 }
 
 impl Open {
     /// What a snapshot showed.
     #[must_use]
-    pub fn of(snapshot: &Snapshot) -> Self {
+    pub fn of(snapshot: &Snapshot, view: View) -> Self {
         Self {
             sessions: snapshot.connections.iter().map(|open| open.key).collect(),
             listeners: (snapshot.listeners.iter())
                 .map(|socket| Endpoint::new(socket.address, socket.port))
                 .collect(),
+            view,
         }
     }
 
@@ -174,6 +177,13 @@ impl Open {
     pub fn add(&mut self, other: Self) {
         self.sessions.extend(other.sessions);
         self.listeners.extend(other.listeners);
+        self.view.add(other.view);
+    }
+
+    /// Whether it is sure that this listener's socket is gone: nothing listens there in the network
+    /// namespace of any process. What cannot be seen may be open.
+    fn lacks(&self, endpoint: &Endpoint, listener: &Listener) -> bool {
+        self.view.is_whole && !self.listeners.contains(endpoint) && self.view.has(listener.tgid)
     }
 }
 
@@ -197,6 +207,26 @@ pub fn forget_closed(
     for (endpoint, listener) in listeners {
         if !open.listeners.contains(endpoint) {
             forget_listener(kernel, endpoint, listener)?;
+        }
+    }
+    Ok(gone)
+}
+
+/// Takes listeners back whose end the kernel side did not see, without their pinholes: `known` are
+/// some that the maps held before it was read what is `open`. Gives those that went.
+pub fn forget_listeners(
+    maps: &mut Maps,
+    open: &Open,
+    known: &[(Endpoint, Listener)],
+) -> Result<Vec<(Endpoint, Listener)>, KernelError> {
+    let mut gone = Vec::new();
+    for (endpoint, listener) in known {
+        if open.lacks(endpoint, listener)
+            // Not if another socket has joined it, or taken its place.
+            && Maps::find(&maps.listeners, endpoint)? == Some(*listener)
+            && maps.forget_listener(endpoint)?
+        {
+            gone.push((*endpoint, *listener));
         }
     }
     Ok(gone)
@@ -226,7 +256,7 @@ fn forget_listener(
 }
 
 /// Takes back the pinhole of a listener that is gone.
-fn forget_pinhole(maps: &mut Maps, listener: &Listener) -> Result<(), KernelError> {
+pub(super) fn forget_pinhole(maps: &mut Maps, listener: &Listener) -> Result<(), KernelError> {
     if has_pinhole(maps, listener)? {
         Maps::forget(&mut maps.pinholes, &listener.pinhole)?;
     }

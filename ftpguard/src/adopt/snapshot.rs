@@ -18,7 +18,7 @@ use procfs::{
     process::{FDTarget, Process},
 };
 
-use super::apply::Open;
+use super::{alive, apply::Open};
 
 /// The sockets that matter, and who holds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +62,43 @@ pub struct Holder {
     pub inodes: BTreeSet<u64>,
 }
 
+/// Where a reading of sockets looked.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The network namespaces, by what tells them apart.
+    pub namespaces: HashSet<u64>,
+    /// Whether these are those of every process of the host.
+    pub is_whole: bool,
+}
+
+impl View {
+    /// Adds that of another reading.
+    pub fn add(&mut self, other: Self) {
+        self.namespaces.extend(other.namespaces);
+        self.is_whole &= other.is_whole;
+    }
+
+    /// Whether sockets of this process would have been seen: it is gone, or each of its threads is
+    /// where this looked.
+    #[must_use]
+    pub fn has(&self, pid: u32) -> bool {
+        let threads = match fs::read_dir(format!("/proc/{pid}/task")) {
+            Ok(threads) => threads,
+            Err(error) => return is_gone(&error),
+        };
+        threads.into_iter().all(|thread| {
+            thread.is_ok_and(|thread| match namespace_at(&thread.path().join("ns/net")) {
+                Ok(Some(namespace)) => self.namespaces.contains(&namespace),
+                Ok(None) => true,
+                Err(_) => false,
+            })
+        })
+    }
+}
+
+/// It may be closed to everybody, and is no ftpd.
+const SERVICE_MANAGER: i32 = 1;
+
 /// Reads snapshots.
 #[derive(Clone, Debug)]
 pub struct Reader {
@@ -76,7 +113,7 @@ impl Reader {
     /// process is in, then who holds them.
     pub fn read(&self) -> ProcResult<Snapshot> {
         let pids = watched(&self.cgroup)?;
-        let mut snapshot = self.sockets(&pids)?;
+        let (mut snapshot, _) = self.sockets(&pids)?;
         let wanted: HashSet<u64> = snapshot
             .listeners
             .iter()
@@ -92,34 +129,55 @@ impl Reader {
         Ok(snapshot)
     }
 
-    /// What is open now, whoever holds it.
+    /// What is open now, whoever holds it, in the network namespace of any process.
     pub fn open(&self) -> ProcResult<Open> {
-        Ok(Open::of(&self.sockets(&watched(&self.cgroup)?)?))
+        let (snapshot, view) = self.sockets(&everybody()?)?;
+        Ok(Open::of(&snapshot, view))
     }
 
     /// Sockets of the own network namespace and of those that these processes are in, without
-    /// their holders.
+    /// their holders; and which namespaces these are.
     ///
     /// One process at a time is open: a host may have more of them than this one may open files.
-    fn sockets(&self, pids: &[i32]) -> ProcResult<Snapshot> {
+    fn sockets(&self, pids: &[i32]) -> ProcResult<(Snapshot, View)> {
         let myself = Process::myself()?;
         let mut snapshot = Snapshot::default();
         self.add_sockets(&mut snapshot, tables(&myself)?, true);
-        let mut seen: HashSet<_> = namespace(&myself).into_iter().collect();
+        let mut view = View {
+            namespaces: namespace(&myself).into_iter().collect(),
+            is_whole: alive::sees_every_process(),
+        };
+        let mut missed = HashSet::new();
         for pid in pids {
-            // Gone meanwhile, or not ours to look at: its sockets cannot be seen. Another process
-            // of its namespace may be looked at.
-            if let Some(namespace) = namespace_of(*pid)
-                && !seen.contains(&namespace)
-                && let Some(entries) =
-                    unless_gone(Process::new(*pid).and_then(|process| tables(&process)))?
-                && namespace_of(*pid) == Some(namespace)
-            {
-                seen.insert(namespace);
-                self.add_sockets(&mut snapshot, entries, false);
+            let namespace = match namespace_at(&of_process(*pid)) {
+                Ok(Some(namespace)) => namespace,
+                // Gone meanwhile.
+                Ok(None) => continue,
+                Err(error) if lacks_room(&error) => return Err(error.into()),
+                // Not ours to look at: its sockets cannot be seen. What the service manager itself
+                // opened is asked of it by its number, see `View::has`.
+                Err(_) => {
+                    view.is_whole &= *pid == SERVICE_MANAGER;
+                    continue;
+                }
+            };
+            if view.namespaces.contains(&namespace) {
+                continue;
+            }
+            let read = unless_gone(Process::new(*pid).and_then(|process| tables(&process)))?;
+            match read.filter(|_| namespace_of(*pid) == Some(namespace)) {
+                Some(entries) => {
+                    self.add_sockets(&mut snapshot, entries, false);
+                    view.namespaces.insert(namespace);
+                }
+                // Another process of that namespace may be looked at.
+                None => {
+                    missed.insert(namespace);
+                }
             }
         }
-        Ok(snapshot)
+        view.is_whole &= missed.is_subset(&view.namespaces);
+        Ok((snapshot, view))
     }
 
     fn add_sockets(&self, snapshot: &mut Snapshot, entries: Vec<TcpNetEntry>, here: bool) {
@@ -166,9 +224,9 @@ pub(super) fn tables(process: &Process) -> ProcResult<Vec<TcpNetEntry>> {
     let mut entries = process.tcp()?;
     match process.tcp6() {
         Ok(more) => entries.extend(more),
-        Err(error) if is_exhausted(&error) => return Err(error),
-        // Missing where the kernel has no IPv6.
-        Err(_) => {}
+        // The kernel has no IPv6.
+        Err(ProcError::NotFound(_)) => {}
+        Err(error) => return Err(error),
     }
     Ok(entries)
 }
@@ -200,8 +258,26 @@ pub(super) fn namespace(process: &Process) -> Option<u64> {
 
 /// The same by the process id. Opens nothing.
 fn namespace_of(pid: i32) -> Option<u64> {
-    let link = fs::metadata(format!("/proc/{pid}/ns/net")).ok()?;
-    Some(link.ino())
+    namespace_at(&of_process(pid)).ok().flatten()
+}
+
+fn of_process(pid: i32) -> PathBuf {
+    format!("/proc/{pid}/ns/net").into()
+}
+
+/// The network namespace that this leads to; `None` where its process is gone.
+fn namespace_at(link: &Path) -> io::Result<Option<u64>> {
+    match fs::metadata(link) {
+        Ok(link) => Ok(Some(link.ino())),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a process or thread was not there to be read.
+fn is_gone(error: &io::Error) -> bool {
+    let number = error.raw_os_error().map(Errno::from_raw);
+    matches!(number, Some(Errno::ENOENT | Errno::ESRCH))
 }
 
 /// Fails for a process that is gone meanwhile, and for threads' leftovers.
@@ -220,6 +296,14 @@ fn holder(pid: i32, wanted: &HashSet<u64>) -> ProcResult<(u32, Holder)> {
     }
     let parent = u32::try_from(stat.ppid).unwrap_or(0);
     Ok((pid.unsigned_abs(), Holder { parent, inodes }))
+}
+
+/// Every process of the host.
+fn everybody() -> io::Result<Vec<i32>> {
+    let names = fs::read_dir("/proc")?.map(|entry| Ok(entry?.file_name()));
+    let names: Vec<_> = names.collect::<io::Result<_>>()?;
+    let pids = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+    Ok(pids.collect())
 }
 
 /// The processes of a cgroup v2 folder and of those below it.
@@ -253,4 +337,46 @@ fn watched(folder: &Path) -> io::Result<Vec<i32>> {
         );
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read of every process shows this one, and says when somebody is left out.
+    #[test]
+    fn a_view_knows_where_it_looked() {
+        let myself = std::process::id();
+        let own = namespace_of(myself.cast_signed()).expect("its namespace");
+        assert!(everybody().expect("a list").contains(&myself.cast_signed()));
+        let mut view = View {
+            namespaces: [own].into(),
+            is_whole: true,
+        };
+        assert!(view.has(myself));
+        // No process id is that large (PID_MAX_LIMIT is 2^22).
+        assert!(view.has(5_000_000));
+        view.namespaces = [own + 1].into();
+        assert!(!view.has(myself));
+        view.add(View {
+            namespaces: [own].into(),
+            is_whole: false,
+        });
+        assert!(view.has(myself) && !view.is_whole);
+    }
+
+    /// That no further file can be opened is not taken for a process that is gone.
+    #[test]
+    fn who_has_no_descriptors_sees_nothing_and_says_so() {
+        let failed = |errno: Errno| {
+            let error = ProcError::from(io::Error::from(errno));
+            unless_gone::<()>(Err(error))
+        };
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {
+            assert!(failed(errno).is_err(), "{errno}");
+        }
+        for errno in [Errno::ENOENT, Errno::ESRCH, Errno::EACCES] {
+            assert!(failed(errno).is_ok_and(|read| read.is_none()), "{errno}");
+        }
+    }
 }

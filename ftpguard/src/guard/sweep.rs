@@ -7,13 +7,14 @@ use std::{
 };
 
 use ftpguard_common::{
-    abi::{Peer, Session, SessionKey},
+    abi::{Endpoint, Listener, Peer, Session, SessionKey},
+    net::socket_addr,
     verdict::Incident,
 };
 
 use super::Guard;
 use crate::{
-    adopt::{self, alive},
+    adopt::{self, alive, apply::Open},
     clock,
     events::{Ending, Ends, Happening},
     kernel::{KernelError, Maps},
@@ -56,6 +57,8 @@ pub(super) struct Sweep {
     doubtful: HashMap<Peer, Miscount>,
     /// Sessions that had no socket when it was last looked, with their ids.
     missing: HashMap<SessionKey, u64>,
+    /// Listeners that had no socket when it was last looked.
+    closed: HashMap<Endpoint, Listener>,
     /// Processes of ftpds that were gone when it was last looked, with their sessions' ids.
     gone: HashMap<u32, u64>,
     /// The memory is to be read anew from the maps once every event is read.
@@ -180,24 +183,43 @@ impl Guard {
         Ok(())
     }
 
-    /// Ends sessions whose end the kernel side did not see: those that had no socket twice in a
-    /// row. One that has none once may be just opening.
+    /// Compares what the kernel side knows with the sockets that there are.
     fn reconcile(&mut self) -> Result<(), KernelError> {
         let sessions = Maps::entries(&self.kernel.maps.sessions);
-        if sessions.is_empty() {
+        let listeners = Maps::entries(&self.kernel.maps.listeners);
+        if sessions.is_empty() && listeners.is_empty() {
             self.sweep.missing.clear();
+            self.sweep.closed.clear();
             return Ok(());
         }
-        let open = match self.reader(&self.config).open() {
-            Ok(open) => open.sessions,
+        let Some(open) = self.read_open() else {
+            return Ok(());
+        };
+        self.end_sessions(sessions, &open)?;
+        self.forget_closed_listeners(listeners, open)
+    }
+
+    /// Which sockets are open; `None` where that cannot be read.
+    fn read_open(&self) -> Option<Open> {
+        match self.reader(&self.config).open() {
+            Ok(open) => Some(open),
             Err(error) => {
                 log::warn!("open sockets cannot be read, so that missed ends stay: {error}");
-                return Ok(());
+                None
             }
-        };
+        }
+    }
+
+    /// Ends sessions whose end the kernel side did not see: those that had no socket twice in a
+    /// row. One that has none once may be just opening.
+    fn end_sessions(
+        &mut self,
+        sessions: Vec<(SessionKey, Session)>,
+        open: &Open,
+    ) -> Result<(), KernelError> {
         let missing = sessions
             .into_iter()
-            .filter(|(key, _)| !open.contains(key))
+            .filter(|(key, _)| !open.sessions.contains(key))
             .map(|(key, session)| (key, session.id));
         for (key, id) in twice(&mut self.sweep.missing, missing) {
             if adopt::apply::forget(&mut self.kernel, id, &key)? {
@@ -205,6 +227,38 @@ impl Guard {
                 self.forget_text(&key);
                 self.journal
                     .tell(Happening::SessionClosed(Ends::from(&key)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets listeners whose end the kernel side did not see, with their pinholes: those that had
+    /// no socket twice in a row, and have none when it is looked for them once more. One that is
+    /// forgotten and open is no longer guarded; so what cannot be seen stays.
+    fn forget_closed_listeners(
+        &mut self,
+        listeners: Vec<(Endpoint, Listener)>,
+        mut open: Open,
+    ) -> Result<(), KernelError> {
+        let missing = listeners
+            .into_iter()
+            .filter(|(endpoint, _)| !open.listeners.contains(endpoint));
+        let closed = twice(&mut self.sweep.closed, missing);
+        if closed.is_empty() {
+            return Ok(());
+        }
+        let Some(again) = self.read_open() else {
+            return Ok(());
+        };
+        open.add(again);
+        let maps = &mut self.kernel.maps;
+        for (endpoint, listener) in adopt::apply::forget_listeners(maps, &open, &closed)? {
+            log::info!(
+                "nothing listens at {}, whose end was not seen",
+                socket_addr(endpoint.address, endpoint.port)
+            );
+            if adopt::apply::has_pinhole(&self.kernel.maps, &listener)? {
+                self.close_pinhole(&listener.pinhole, Ending::Closed)?;
             }
         }
         Ok(())
@@ -302,14 +356,14 @@ fn is_old(made_at: u64, now: u64) -> bool {
     Duration::from_nanos(now.saturating_sub(made_at)) >= BACKSTOP
 }
 
-/// Of what is missing now, with ids, that which was already missing in `before`; what is missing
-/// for the first time is remembered there for the next time.
-fn twice<K: Copy + Eq + Hash>(
-    before: &mut HashMap<K, u64>,
-    missing: impl Iterator<Item = (K, u64)>,
-) -> Vec<(K, u64)> {
+/// Of what is missing now, with what tells it from others, that which was already missing in
+/// `before`; what is missing for the first time is remembered there for the next time.
+fn twice<K: Copy + Eq + Hash, V: Eq>(
+    before: &mut HashMap<K, V>,
+    missing: impl Iterator<Item = (K, V)>,
+) -> Vec<(K, V)> {
     let (again, first): (Vec<_>, Vec<_>) =
-        missing.partition(|(key, id)| before.get(key) == Some(id));
+        missing.partition(|(key, is)| before.get(key) == Some(is));
     *before = first.into_iter().collect();
     again
 }

@@ -11,9 +11,10 @@ use std::{
 use bytemuck::Zeroable as _;
 use ftpguard::{
     adopt::{
-        apply::{Open, apply, disown, forget_closed, known_sessions},
+        apply::{Open, apply, disown, forget_closed, forget_listeners, known_sessions},
         decide::Plan,
         latecomers::{Sockets, Stranger, look_again},
+        snapshot::{Reader, View},
     },
     kernel::{Kernel, Maps},
 };
@@ -296,6 +297,7 @@ fn k10_what_closed_meanwhile_is_not_kept() {
     let open = Open {
         sessions: [session].into(),
         listeners: [at(30_001)].into(),
+        ..Open::default()
     };
     let gone = forget_closed(&mut bed.kernel, &open, &known, &applied.listening).unwrap();
     assert_eq!(gone, [9].into());
@@ -311,4 +313,74 @@ fn k10_what_closed_meanwhile_is_not_kept() {
             ..other
         })
     );
+}
+
+/// A listener without a socket goes, with its hint. Any other stays: one that is open, one that
+/// another socket has joined, and whatever cannot be seen.
+#[test]
+fn only_a_listener_that_is_surely_closed_is_forgotten() {
+    static SWEPT: LazyLock<Mutex<Kernel>> = LazyLock::new(adopting);
+    let mut bed = Bed::of(&SWEPT);
+    let at = |port| Endpoint::new(address(SERVER), Port::new(port));
+    let ports = [30_001, 30_002, 30_003];
+    for port in ports {
+        listen(&mut bed.kernel.maps, at(port), 21, Admission::Pinhole);
+    }
+    let mut known = Maps::entries(&bed.kernel.maps.listeners);
+    known.sort_unstable_by_key(|(endpoint, _)| endpoint.port.number());
+    let mut open = Open {
+        listeners: [at(30_001)].into(),
+        view: View {
+            is_whole: true,
+            ..View::default()
+        },
+        ..Open::default()
+    };
+    let joined = Listener {
+        socket: 1,
+        sockets: 2,
+        ..known[1].1
+    };
+    let maps = &mut bed.kernel.maps;
+    assert!(Maps::change(&mut maps.listeners, &at(30_002), &joined).unwrap());
+    // Some namespace was not looked at, or the process that listens is in another one.
+    open.view.is_whole = false;
+    assert_eq!(forget_listeners(maps, &open, &known).unwrap(), []);
+    open.view.is_whole = true;
+    let elsewhere = Listener {
+        tgid: process::id(),
+        ..known[2].1
+    };
+    let unseen = [(at(30_003), elsewhere)];
+    assert!(Maps::change(&mut maps.listeners, &at(30_003), &elsewhere).unwrap());
+    assert_eq!(forget_listeners(maps, &open, &unseen).unwrap(), []);
+    assert!(Maps::change(&mut maps.listeners, &at(30_003), &known[2].1).unwrap());
+    let gone = forget_listeners(maps, &open, &known).unwrap();
+    assert_eq!(gone, [known[2]]);
+    assert_eq!(forget_listeners(maps, &open, &known).unwrap(), []);
+    assert_eq!(maps.port_word(Port::new(30_003)) & HINTS, 0);
+    bed.ingress(&syn(THIEF, SERVER, 30_003), Reason::ClosedPort);
+    for port in [30_001, 30_002] {
+        bed.ingress(&syn(THIEF, SERVER, port), Reason::NoPinhole);
+    }
+}
+
+/// Wherever on the host something listens, it is seen, and everybody was asked.
+#[test]
+fn open_sockets_of_the_whole_host_are_seen() {
+    let host = ftpguard::preflight::check(&["lo".to_owned()], None).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = listener.local_addr().unwrap();
+    let reader = Reader {
+        cgroup: host.cgroup,
+        control_ports: vec![21],
+    };
+    let endpoint = Endpoint::new(here.ip().into(), Port::new(here.port()));
+    let open = reader.open().unwrap();
+    assert!(open.listeners.contains(&endpoint));
+    assert!(open.view.has(process::id()));
+    // A process that ends at this moment may be the only one of its namespace.
+    assert!((0..20).any(|_| reader.open().unwrap().view.is_whole));
+    drop(listener);
+    assert!(!reader.open().unwrap().listeners.contains(&endpoint));
 }
