@@ -643,6 +643,42 @@ impl SessionKey {
 }
 
 impl Peer {
+    /// The arguments with which the daemon has the kernel side change a count by this step
+    /// (`count_peer`).
+    #[must_use]
+    pub fn step(&self, step: i32) -> [u64; 4] {
+        let [a, b, c, d] = self.client.0.map(u64::from);
+        let step = i64::from(step).cast_unsigned();
+        [
+            a | b << 32,
+            c | d << 32,
+            self.control_port.number().into(),
+            step,
+        ]
+    }
+
+    /// The count and the step that these arguments tell.
+    #[inline(always)]
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "halves of words, and what came from smaller numbers"
+    )]
+    pub const fn from_step([low, high, port, step]: [u64; 4]) -> (Self, i32) {
+        let client = [
+            low as u32,
+            (low >> 32) as u32,
+            high as u32,
+            (high >> 32) as u32,
+        ];
+        let peer = Self {
+            client: Address(client),
+            control_port: Port::new(port as u16),
+            pad: 0,
+        };
+        (peer, step as i32)
+    }
+
     /// Counts a client's control connections to all ftpds together.
     #[inline(always)]
     #[must_use]

@@ -168,6 +168,13 @@ fn task_exit(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// Attached nowhere: the daemon runs it.
+#[raw_tracepoint]
+fn count_peer(ctx: RawTracePointContext) -> i32 {
+    peers::count(&ctx);
+    0
+}
+
 // What is attached to the tracepoints. A raw tracepoint's program cannot be replaced, so it only
 // jumps to the one that can (`maps::OBSERVERS`). Where none is there yet, nothing happens.
 

@@ -1,6 +1,6 @@
 //! Who holds control connections now.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
+use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key, programs::RawTracePointContext};
 use ftpguard_common::{
     abi::{EXCEPTION_PORT_BITS, Exception, Peer, SessionKey},
     net::{Address, Port},
@@ -16,15 +16,28 @@ use crate::{
 /// Counts one more control connection of a client.
 #[inline(always)]
 pub(crate) fn join(session: &SessionKey) {
-    add(&session.peer());
-    add(&Peer::of_any(session.client));
+    add(&session.peer(), 1);
+    add(&Peer::of_any(session.client), 1);
 }
 
 /// Counts one control connection less.
 #[inline(always)]
 pub(crate) fn leave(session: &SessionKey) {
-    subtract(&session.peer());
-    subtract(&Peer::of_any(session.client));
+    subtract(&session.peer(), 1);
+    subtract(&Peer::of_any(session.client), 1);
+}
+
+/// Changes one count for the daemon, whose arguments these are ([`Peer::step`]). A count that the
+/// daemon wrote itself would undo what is counted while it writes.
+#[inline(always)]
+pub(crate) fn count(ctx: &RawTracePointContext) {
+    let arguments: [u64; 4] = [ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(3)];
+    let (peer, step) = Peer::from_step(arguments);
+    if step > 0 {
+        add(&peer, step);
+    } else {
+        subtract(&peer, step.wrapping_neg());
+    }
 }
 
 /// Whether this address holds a control connection to the ftpd with this control port;
@@ -69,31 +82,33 @@ fn matches_exception(address: Address, port: Port) -> bool {
 }
 
 #[inline(always)]
-fn add(peer: &Peer) {
+fn add(peer: &Peer, step: i32) {
     if let Some(count) = PEERS.get_ptr_mut(peer) {
-        // SAFETY: the entry stays valid for the time of this program. The daemon may write a count
-        // anew; what is lost then it mends.
-        unsafe { add_u32(count, 1) };
+        // SAFETY: the entry stays valid for the time of this program, and is only added to.
+        unsafe { add_u32(count, step) };
         return;
     }
-    if PEERS.insert(peer, 1, BPF_NOEXIST.into()).is_ok() {
+    if PEERS
+        .insert(peer, step.cast_unsigned(), BPF_NOEXIST.into())
+        .is_ok()
+    {
         return;
     }
     // Another processor was first, or there is no room: the client gets no more than its pinholes.
     match PEERS.get_ptr_mut(peer) {
         // SAFETY: as above.
-        Some(count) => unsafe { add_u32(count, 1) },
+        Some(count) => unsafe { add_u32(count, step) },
         None => note(Incident::PeerTableFull),
     }
 }
 
 #[inline(always)]
-fn subtract(peer: &Peer) {
+fn subtract(peer: &Peer, step: i32) {
     let Some(count) = PEERS.get_ptr_mut(peer) else {
         return;
     };
     // SAFETY: as in `add`.
-    unsafe { add_u32(count, -1) };
+    unsafe { add_u32(count, step.wrapping_neg()) };
     // SAFETY: as in `add`; volatile, because the compiler knows nothing of the addition.
     let left = unsafe { core::ptr::read_volatile(count) };
     if left.cast_signed() <= 0 {

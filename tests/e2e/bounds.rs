@@ -487,7 +487,10 @@ fn k9_who_starts_a_process_without_room_is_no_ftpd() {
             // It reads again, after the daemon has looked at it.
             let content = ftp.retrieve_passive(FILE, Commands::Classic);
             assert!(stage.is_file(&content.expect("the file")));
-            let key = [manager.to_ne_bytes().map(|byte| format!("{byte:02x}")).concat()];
+            let key = [manager
+                .to_ne_bytes()
+                .map(|byte| format!("{byte:02x}"))
+                .concat()];
             for map in ["PARENTS", "PROCESSES"] {
                 let found = touch_map(&guard, "find", map, &key);
                 assert_eq!(found, "", "{map}: {manager}\n{}", guard.log());

@@ -68,17 +68,19 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan) -> Result<Applied, KernelError> {
         applied.note(added, Incident::ProcessTableFull);
     }
     for (key, session) in &plan.sessions {
-        let added = Maps::add(&mut maps.sessions, key, session)?;
+        if Maps::find(&kernel.maps.sessions, key)?.is_some() {
+            continue;
+        }
+        // It counts before it is there: the kernel side may see it end at once.
+        count(kernel, key, 1)?;
+        let added = Maps::add(&mut kernel.maps.sessions, key, session)?;
         if applied.note(added, Incident::SessionTableFull) {
             applied.opened.push((session.id, *key));
-            for peer in peers(key) {
-                let count = Maps::find(&maps.peers, &peer)?.unwrap_or(0);
-                if !Maps::put(&mut maps.peers, &peer, &(count + 1))? {
-                    applied.left_out.push(Incident::PeerTableFull);
-                }
-            }
+        } else {
+            count(kernel, key, -1)?;
         }
     }
+    let maps = &mut kernel.maps;
     // With its listener only: a listener that the kernel side saw open has its pinhole, or had it
     // and it is used.
     let mut fresh = HashSet::new();
@@ -278,20 +280,23 @@ pub fn forget(kernel: &mut Kernel, id: u64, key: &SessionKey) -> Result<bool, Ke
     let Some(session) = Maps::find(&maps.sessions, key)?.filter(|session| session.id == id) else {
         return Ok(false);
     };
-    Maps::forget(&mut maps.sessions, key)?;
+    if !Maps::remove(&mut maps.sessions, key)? {
+        // The kernel side saw its end by now, and does the rest.
+        return Ok(false);
+    }
     Maps::forget(&mut maps.advice, key)?;
     if session.pinhole.port != Port::NONE {
         Maps::forget(&mut maps.pinholes, &session.pinhole)?;
     }
-    for peer in peers(key) {
-        match Maps::find(&maps.peers, &peer)? {
-            Some(count @ 2..) => {
-                Maps::change(&mut maps.peers, &peer, &(count - 1))?;
-            }
-            _ => Maps::forget(&mut maps.peers, &peer)?,
-        }
-    }
+    count(kernel, key, -1)?;
     Ok(true)
+}
+
+/// Counts a session more, or less, as its client's.
+fn count(kernel: &Kernel, key: &SessionKey, step: i32) -> Result<(), KernelError> {
+    peers(key)
+        .iter()
+        .try_for_each(|peer| kernel.count_peer(peer, step))
 }
 
 /// Takes back what was adopted of these control ports: they are not to be guarded after all. Gives

@@ -43,6 +43,15 @@ struct Miscount {
     counted: u32,
 }
 
+impl Miscount {
+    /// What is missing.
+    fn step(self) -> i32 {
+        self.sessions
+            .cast_signed()
+            .wrapping_sub(self.counted.cast_signed())
+    }
+}
+
 /// What the last sweep saw.
 #[derive(Default)]
 pub(super) struct Sweep {
@@ -292,12 +301,12 @@ impl Guard {
         Ok(())
     }
 
-    /// A client's last session may leave while its next one comes, and this daemon writes what the
-    /// kernel side adds to. A count that was wrong in the same way twice is set right; one that is
+    /// A client's last session may leave on one processor while its next one comes on another, and
+    /// is not counted then. A count that was wrong in the same way twice is set right; one that is
     /// wrong once may just be changing, and so may one of a client whose sessions change while
     /// counts are read.
     fn mend_peers(&mut self) -> Result<(), KernelError> {
-        let maps = &mut self.kernel.maps;
+        let maps = &self.kernel.maps;
         let before = count_sessions(Maps::entries(&maps.sessions));
         let counts = Maps::entries(&maps.peers).into_iter().collect();
         let after = count_sessions(Maps::entries(&maps.sessions));
@@ -309,12 +318,7 @@ impl Guard {
             {
                 continue;
             }
-            if miscount.sessions == 0 {
-                Maps::forget(&mut maps.peers, peer)?;
-            } else {
-                // Without room it stays as it is: that was counted when the session came.
-                Maps::put(&mut maps.peers, peer, &miscount.sessions)?;
-            }
+            self.kernel.count_peer(peer, miscount.step())?;
         }
         self.sweep.doubtful = wrong;
         Ok(())

@@ -231,7 +231,10 @@ impl Maps {
     /// The same for a guarded one that there was no room for (rule K9): its pinhole is asked for
     /// all the same. Once, however often it is found.
     pub fn hint_crowded(&mut self, port: Port, listener: &Listener) {
-        if !self.words.has_all(port.number(), &[port_word::CROWDED, port_word::GUARDED]) {
+        if !self
+            .words
+            .has_all(port.number(), &[port_word::CROWDED, port_word::GUARDED])
+        {
             self.words.mark(port.number(), port_word::ONE_CROWDED);
             self.hint_listener(port, listener);
         }
@@ -291,7 +294,7 @@ impl Maps {
     }
 
     /// Removes an entry: whether it was there.
-    fn remove<K: Pod, V: Pod>(
+    pub fn remove<K: Pod, V: Pod>(
         map: &mut HashMap<MapData, K, V>,
         key: &K,
     ) -> Result<bool, KernelError> {

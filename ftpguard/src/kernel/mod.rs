@@ -36,9 +36,11 @@ use crate::{clock, fault};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{CgroupArray, MapData, ProgramArray, RingBuf},
-    programs::{Program, ProgramError, TestRun as _, TestRunOptions, TestRunResult},
+    programs::{
+        Program, ProgramError, RawTracePointRunOptions, TestRun as _, TestRunOptions, TestRunResult,
+    },
 };
-use ftpguard_common::verdict::Incident;
+use ftpguard_common::{abi::Peer, verdict::Incident};
 
 use self::{
     attach::OBSERVER,
@@ -309,6 +311,24 @@ impl Kernel {
         loaded.chain(entries).filter_map(|(name, number)| {
             let facts = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
             Some((name, facts))
+        })
+    }
+
+    /// Changes how many control connections of a client are counted. The kernel side does it, so
+    /// that nothing is lost which is counted meanwhile; what finds no room it counts too.
+    pub fn count_peer(&self, peer: &Peer, step: i32) -> Result<(), KernelError> {
+        const PROGRAM: &str = "count_peer";
+        let Some(Program::RawTracePoint(program)) = self.ebpf.program(PROGRAM) else {
+            return Err(KernelError::Missing(PROGRAM.to_owned()));
+        };
+        let mut options = RawTracePointRunOptions::new();
+        for (argument, value) in options.args.iter_mut().zip(peer.step(step)) {
+            *argument = value;
+        }
+        let done = program.test_run(options);
+        done.map(drop).map_err(|source| KernelError::Program {
+            name: PROGRAM.to_owned(),
+            source: Box::new(source),
         })
     }
 
