@@ -47,6 +47,7 @@ mod revocation;
 mod service;
 mod settings;
 mod stage;
+mod strangers;
 mod text;
 mod top;
 mod translated;

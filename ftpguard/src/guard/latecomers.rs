@@ -38,20 +38,20 @@ pub(super) struct Latecomers {
 impl Latecomers {
     /// The process of this event is looked at soon. False where too many wait.
     pub(super) fn wait(&mut self, event: &Event) -> bool {
+        // First: whoever fills this up asks far more often.
+        if self.waiting.len() >= MOST {
+            return false;
+        }
         let same = |other: &Event| {
             Event {
                 at: event.at,
                 ..*other
             } == *event
         };
-        if self.waiting.iter().any(same) {
-            return true;
-        }
-        let has_room = self.waiting.len() < MOST;
-        if has_room {
+        if !self.waiting.iter().any(same) {
             self.waiting.push(*event);
         }
-        has_room
+        true
     }
 
     /// When there is something to be looked at.

@@ -14,6 +14,7 @@ use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
+    task::yield_now,
     time::sleep_until,
 };
 
@@ -87,6 +88,15 @@ enum Wake {
     Keep,
 }
 
+/// Lets everything else have its turn after a batch that did not empty a ring buffer: signals, the
+/// clock, and whoever asks. A ring that is readable never waits, and without a wait the runtime looks
+/// at nothing else.
+async fn give_way(read: bool) {
+    if !read {
+        yield_now().await;
+    }
+}
+
 impl Guard {
     pub(super) async fn watch(
         &mut self,
@@ -95,6 +105,14 @@ impl Guard {
         mut stop: Stop,
     ) -> Result<Ended> {
         loop {
+            // Here, and not when the clock wakes the loop: it has no say while there is always
+            // something to read.
+            if self.deadline() <= Instant::now() {
+                if self.read_at <= Instant::now() {
+                    self.read_rings(&mut rings)?;
+                }
+                self.on_deadline()?;
+            }
             let deadline = self.deadline();
             let wake = tokio::select! {
                 ready = rings.events.readable() => {
@@ -122,10 +140,14 @@ impl Guard {
             };
             match wake {
                 Wake::Events => {
-                    self.read_events(&mut rings.events);
+                    let read = self.read_events(&mut rings.events);
                     self.read_at = self.read_at.min(Instant::now() + rest::EVERY);
+                    give_way(read).await;
                 }
-                Wake::Control => self.read_control(&mut rings.control)?,
+                Wake::Control => {
+                    let read = self.read_control(&mut rings.control)?;
+                    give_way(read).await;
+                }
                 Wake::Question(question) if question.request == Request::Detach {} => {
                     self.read_rings(&mut rings)?;
                     return Ok(Ended::Detached);
@@ -142,12 +164,8 @@ impl Guard {
                     self.read_rings(&mut rings)?;
                     self.answer(question);
                 }
-                Wake::Deadline => {
-                    if self.read_at <= Instant::now() {
-                        self.read_rings(&mut rings)?;
-                    }
-                    self.on_deadline()?;
-                }
+                // The next turn begins with what is due.
+                Wake::Deadline => {}
                 Wake::Reload => match self.reload() {
                     Ok(reloaded) => log::info!("SIGHUP: {}", reloaded.render().trim_end()),
                     Err(kept) => log::error!("SIGHUP: {kept}"),
@@ -202,8 +220,9 @@ impl Guard {
         read
     }
 
-    fn read_control(&mut self, ring: &mut Ring) -> Result<()> {
-        ring.drain(BATCH, |record| {
+    /// Whether everything that was captured is read now.
+    fn read_control(&mut self, ring: &mut Ring) -> Result<bool> {
+        let read = ring.drain(BATCH, |record| {
             self.rest.stir();
             self.on_control(record);
         });
@@ -211,7 +230,7 @@ impl Guard {
         self.check_lost_text()?;
         self.look_at = self.look_at.or_else(|| self.text.look_at());
         self.tell_firewall();
-        Ok(())
+        Ok(read)
     }
 
     fn on_event(&mut self, record: &[u8]) {
@@ -333,5 +352,36 @@ impl Guard {
             self.look_over()?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use tokio::{runtime::Builder, time::sleep};
+
+    use super::*;
+
+    /// While rings are never empty the clock goes on all the same, and tasks have their turn.
+    #[test]
+    fn a_loop_that_never_waits_starves_nothing() {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let rang = Arc::new(AtomicBool::new(false));
+        runtime.expect("a runtime").block_on(async {
+            let clock = Arc::clone(&rang);
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(20)).await;
+                clock.store(true, Ordering::Relaxed);
+            });
+            let end = Instant::now() + Duration::from_secs(10);
+            while !rang.load(Ordering::Relaxed) {
+                assert!(Instant::now() < end, "the clock never rang");
+                give_way(false).await;
+            }
+        });
     }
 }
