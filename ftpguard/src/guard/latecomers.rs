@@ -22,6 +22,9 @@ use crate::{
 
 /// How many may wait for a look.
 const MOST: usize = 256;
+/// How long a look lasts at most, and the one that it has begun. What it does not come to waits for
+/// the next: whoever asks may hold hundreds of thousands of files, all of which are looked at.
+const LONGEST: Duration = Duration::from_millis(100);
 /// How long after a look the next one comes at the earliest.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The same, in times that the look took.
@@ -64,6 +67,11 @@ impl Latecomers {
         std::mem::take(&mut self.waiting)
     }
 
+    /// These were not looked at after all, and come first the next time.
+    fn put_back(&mut self, events: impl Iterator<Item = Event>) {
+        self.waiting.splice(..0, events);
+    }
+
     /// A look took that long.
     fn looked(&mut self, now: Instant, took: Duration) {
         self.next = Some(now + PAUSE.max(took * SHARE));
@@ -71,11 +79,14 @@ impl Latecomers {
 }
 
 impl Guard {
-    /// Looks at everybody who waits.
+    /// Looks at those who wait.
     pub(super) fn look_at_latecomers(&mut self) {
         let begun = Instant::now();
         let mut sockets = Sockets::default();
-        for event in self.latecomers.take() {
+        let mut waiting = self.latecomers.take().into_iter();
+        while begun.elapsed() < LONGEST
+            && let Some(event) = waiting.next()
+        {
             let Some(what) = Happening::from_event(&event) else {
                 continue;
             };
@@ -88,6 +99,7 @@ impl Guard {
                 self.journal.tell_at(event.at, what);
             }
         }
+        self.latecomers.put_back(waiting);
         let now = Instant::now();
         self.latecomers.looked(now, now - begun);
         self.tell_firewall();
@@ -161,6 +173,25 @@ mod tests {
         assert!(late.wait(&listens(50_000, 0)));
         let next = late.look_at(now).expect("one waits");
         assert_eq!(next - now, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn what_a_look_did_not_come_to_is_first_in_the_next() {
+        let now = Instant::now();
+        let mut late = Latecomers::default();
+        for port in [1, 2, 3] {
+            assert!(late.wait(&listens(port, 0)));
+        }
+        let mut waiting = late.take().into_iter();
+        waiting.next();
+        late.put_back(waiting);
+        late.looked(now, LONGEST);
+        assert_eq!(late.look_at(now), Some(now + LONGEST * SHARE));
+        assert!(late.wait(&listens(4, 0)));
+        let ports: Vec<u16> = (late.take().iter())
+            .map(|event| event.local_port.number())
+            .collect();
+        assert_eq!(ports, [2, 3, 4]);
     }
 
     #[test]
