@@ -12,14 +12,14 @@ use ftpguard_tests::{
     Guard, Host,
     attack::{self, Answer},
     ftpd::{CONTROL_PORT, Kind, Settings},
-    guard::Options,
+    guard::{self, Options},
     process::Process,
     sandbox::INTERFACE,
-    scenario::Stage,
+    scenario::{Scene, Stage, Winner},
 };
 use serde_json::Value;
 
-use crate::help::{guard_with, is_kind, race, stage};
+use crate::help::{guard_with, is_kind, play, race, stage};
 
 /// Attaches and detaches BPF programs as other software does.
 pub(crate) const BPF_OTHER: &str = include_str!("bpf_other.py");
@@ -97,6 +97,11 @@ fn wait_for_hooks(guard: &Guard, interface: &str, wanted: impl Fn(Option<&Value>
 
 /// The BPF links that the guard holds on interfaces, and how many files it has open.
 fn holdings(guard: &Guard) -> (Vec<String>, usize) {
+    holdings_on(guard, "ifindex:")
+}
+
+/// The same of links whose place has this name in `/proc/PID/fdinfo`.
+fn holdings_on(guard: &Guard, place: &str) -> (Vec<String>, usize) {
     let folder = format!("/proc/{}/fdinfo", guard.id());
     let files: Vec<String> = fs::read_dir(folder)
         .expect("the guard's files")
@@ -109,7 +114,7 @@ fn holdings(guard: &Guard) -> (Vec<String>, usize) {
     };
     let links = files
         .iter()
-        .filter(|text| field(text, "ifindex:").is_some_and(|index| index != "0"))
+        .filter(|text| field(text, place).is_some_and(|index| index != "0"))
         .filter_map(|text| field(text, "link_id:"))
         .collect();
     (links, files.len())
@@ -217,6 +222,16 @@ fn an_address_that_is_added_is_guarded() {
     );
 }
 
+/// Takes these BPF links off what they hold, as others do.
+fn detach(links: &[String]) {
+    let mut detach = Command::new("/usr/bin/python3");
+    detach.args(["-c", BPF_OTHER, "detach"]).args(links);
+    Process::spawn(&mut detach)
+        .and_then(|process| process.wait(Duration::from_secs(5)))
+        .and_then(|done| done.success("detaching"))
+        .expect("they are detached");
+}
+
 /// Somebody detaches every program of the guard from the interface. `status` says so at once,
 /// the last gate holds, and the others are attached again.
 #[test]
@@ -237,12 +252,7 @@ fn gates_that_are_taken_away() {
     ));
     let (links, _) = holdings(&guard);
     assert_eq!(links.len(), 3, "XDP, and TC in both directions: {links:?}");
-    let mut detach = Command::new("/usr/bin/python3");
-    detach.args(["-c", BPF_OTHER, "detach"]).args(&links);
-    Process::spawn(&mut detach)
-        .and_then(|process| process.wait(Duration::from_secs(5)))
-        .and_then(|done| done.success("detaching"))
-        .expect("they are detached");
+    detach(&links);
 
     let now = hooks(&guard, INTERFACE);
     assert!(holds("ingress_holds", false)(now.as_ref()), "{now:?}");
@@ -260,6 +270,92 @@ fn gates_that_are_taken_away() {
     let (theft, honest) = race(&stage, second());
     assert!(matches!(theft, Answer::Silent), "{theft:?}");
     honest.expect("the client connects");
+}
+
+/// How often this hook, which sits on no interface, was told as lost.
+fn losses(guard: &Guard, hook: &str) -> usize {
+    let events = guard.events();
+    let told = events
+        .iter()
+        .filter(|event| is_kind(event, "gate-lost") && event["hook"] == hook);
+    told.count()
+}
+
+/// Waits until this hook was told as lost so often, and is attached.
+fn wait_until_mended(guard: &Guard, hook: &str, told: usize) {
+    let field = if hook == "connect" { hook } else { "last_gate" };
+    let deadline = Instant::now() + Duration::from_secs(15);
+    loop {
+        let status = guard.status().expect("a status");
+        if losses(guard, hook) == told && status[field] == true {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{status:#}\n{}", guard.log());
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until the guard has so many files open: whoever asked it a moment ago may still be there.
+fn wait_for_files(guard: &Guard, wanted: usize) {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        let (_, files) = holdings(guard);
+        if files == wanted {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{files}, not {wanted}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What the guard has pinned of hooks that sit on no interface.
+fn pinned(guard: &Guard) -> Vec<String> {
+    let states = fs::read_dir(guard::pins(guard.runtime_dir())).expect("its pins");
+    let mut names: Vec<String> = states
+        .flat_map(|state| fs::read_dir(state.expect("a state").path().join("hooks")))
+        .flatten()
+        .map(|hook| {
+            hook.expect("a hook")
+                .file_name()
+                .into_string()
+                .expect("a name")
+        })
+        .filter(|name| name.starts_with("guard_"))
+        .collect();
+    names.sort();
+    names
+}
+
+/// M2: somebody detaches the last gate, and one of the connect() hooks. They are attached and pinned
+/// again, so they hold also when the daemon is then killed; nothing is left over of the former ones.
+#[test]
+fn m2_the_last_gate_is_pinned_again() {
+    let stage = two_networks();
+    plug(&stage);
+    let guard = guard_with(&stage, &Options::default());
+    let (cgroup_links, files) = holdings_on(&guard, "cgroup_id:");
+    let pins = pinned(&guard);
+    assert_eq!(pins, ["guard_connect4", "guard_connect6", "guard_lookup"]);
+    for round in 1..=2 {
+        let (mut links, _) = holdings_on(&guard, "netns_ino:");
+        assert_eq!(links.len(), 1, "{links:?}");
+        let (connect, _) = holdings_on(&guard, "cgroup_id:");
+        assert_eq!(connect.len(), cgroup_links.len(), "{connect:?}");
+        links.extend(connect.into_iter().next());
+        detach(&links);
+        wait_until_mended(&guard, "sk_lookup", round);
+        wait_until_mended(&guard, "connect", round);
+        assert_eq!(pinned(&guard), pins, "round {round}\n{}", guard.log());
+        wait_for_files(&guard, files);
+    }
+    let (theft, honest) = race(&stage, second());
+    assert!(matches!(theft, Answer::Refused), "{theft:?}");
+    honest.expect("the client connects");
+    guard.kill().expect("it is killed");
+    let (theft, honest) = race(&stage, second());
+    assert!(matches!(theft, Answer::Refused), "killed: {theft:?}");
+    honest.expect("the client connects");
+    play(&stage, Scene::BounceToThirdHost, Winner::Honest, None);
 }
 
 /// The guard cannot ask which interfaces and addresses there are, because it may open no file:

@@ -127,14 +127,19 @@ impl Kernel {
         Ok(())
     }
 
-    /// Attaches the connect() hooks to the cgroup named in the settings.
+    /// Attaches the connect() hooks to the watched cgroup, those that do not hold there.
     pub fn attach_connect(&mut self) -> Result<(), KernelError> {
         let cgroup = self
             .cgroup
             .metadata()
             .map_err(KernelError::Descriptor)?
             .ino();
-        for program in ["guard_connect4", "guard_connect6"] {
+        for program in CONNECT {
+            if self.connect.contains_key(program) && self.held()?.holds(program, cgroup) {
+                continue;
+            }
+            // Before another one is pinned in its place: it takes its pin with it.
+            self.connect.remove(program);
             step(program)?;
             let hook: &mut CgroupSockAddr = find(&mut self.ebpf, program)?;
             let descriptor = hook.fd().map_err(refused(program))?.as_fd();
@@ -150,7 +155,7 @@ impl Kernel {
                     self.home.settle(program, descriptor_of(link)?)?
                 }
             };
-            self.connect.push(hook);
+            self.connect.insert(program, hook);
         }
         Ok(())
     }
@@ -159,6 +164,8 @@ impl Kernel {
     /// a listening socket there.
     pub fn attach_lookup(&mut self) -> Result<(), KernelError> {
         const PROGRAM: &str = "guard_lookup";
+        // As above.
+        self.lookup = None;
         step(PROGRAM)?;
         let namespace =
             File::open("/proc/thread-self/ns/net").map_err(KernelError::NetworkNamespace)?;
@@ -383,6 +390,9 @@ pub(super) const OBSERVER: [(&str, u32, &str, &str); 5] = [
         "inet_sock_set_state",
     ),
 ];
+
+/// The connect() hooks.
+pub(super) const CONNECT: [&str; 2] = ["guard_connect4", "guard_connect6"];
 
 /// The ingress guard where it is an XDP program.
 const XDP: &str = "guard_ingress";

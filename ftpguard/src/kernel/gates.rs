@@ -8,7 +8,7 @@ use std::{collections::HashSet, fs, io};
 
 use super::{
     Kernel,
-    attach::{Attached, IngressHook},
+    attach::{Attached, CONNECT, IngressHook},
     error::KernelError,
     filter::{Direction, is_there},
     hook::Hook,
@@ -102,7 +102,9 @@ impl Held<'_> {
     /// Whether both `connect()` hooks hold on their cgroup.
     #[must_use]
     pub fn connect(&self) -> bool {
-        self.holds_somewhere("guard_connect4") && self.holds_somewhere("guard_connect6")
+        CONNECT
+            .into_iter()
+            .all(|program| self.holds_somewhere(program))
     }
 
     fn holds_tc(&self, hook: &Hook, attached: &Attached, direction: Direction) -> bool {
@@ -120,7 +122,7 @@ impl Held<'_> {
         }
     }
 
-    fn holds(&self, program: &str, place: u64) -> bool {
+    pub(super) fn holds(&self, program: &str, place: u64) -> bool {
         self.id_of(program)
             .is_some_and(|id| self.places.contains(&(id, place)))
     }

@@ -67,7 +67,7 @@ pub struct Kernel {
     // Dropped in this order: what denies before what observes, and the pinned maps last.
     hooked: BTreeMap<u32, Hooked>,
     lookup: Option<Hook>,
-    connect: Vec<Hook>,
+    connect: BTreeMap<&'static str, Hook>,
     observer: Vec<Hook>,
     /// XDP hooks that somebody else still holds.
     handovers: Vec<Handover>,
@@ -123,7 +123,7 @@ impl Kernel {
         let mut kernel = Self {
             hooked: BTreeMap::new(),
             lookup: None,
-            connect: Vec::new(),
+            connect: BTreeMap::new(),
             observer: Vec::new(),
             handovers: Vec::new(),
             home,
