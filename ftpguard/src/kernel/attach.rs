@@ -288,7 +288,10 @@ impl Kernel {
             return Ok(Some(hook));
         }
         // An interface takes XDP in one mode only.
-        for (name, former_mode, own) in [(&name, mode, false), (&other_name, other_mode, true)] {
+        let former = [(&name, mode, false), (&other_name, other_mode, true)];
+        // Once everything is in place nothing changes hands: what is held then is taken.
+        let is_finished = self.home.is_finished();
+        for (name, former_mode, own) in former.into_iter().filter(|_| !is_finished) {
             if let Some(holder) = self.home.holder(name, target, own)? {
                 let pin = self.home.hook(&xdp_name(mode, index));
                 let modes = [former_mode, mode];

@@ -65,7 +65,8 @@ pub(super) struct Home {
     former: Vec<PathBuf>,
     /// Whether the state was there before.
     inherited: bool,
-    claimed: Vec<String>,
+    /// The hooks that were asked for; `None` once everything is in place.
+    claimed: Option<Vec<String>>,
     fate: Fate,
 }
 
@@ -104,7 +105,7 @@ impl Home {
             state: None,
             former: Vec::new(),
             inherited: false,
-            claimed: Vec::new(),
+            claimed: Some(Vec::new()),
             fate: fate.clone(),
         };
         let folder = match pins {
@@ -147,6 +148,11 @@ impl Home {
     /// Whether the state's maps were there before, and are true.
     pub(super) fn is_inherited(&self) -> bool {
         self.inherited
+    }
+
+    /// Whether everything is in place: nobody hands anything over any more.
+    pub(super) fn is_finished(&self) -> bool {
+        self.claimed.is_none()
     }
 
     /// Whether anything of an earlier daemon's is in force.
@@ -196,7 +202,9 @@ impl Home {
         target: Option<u64>,
         program: Option<BorrowedFd<'_>>,
     ) -> Result<Option<Hook>, KernelError> {
-        self.claimed.push(name.to_owned());
+        if let Some(claimed) = &mut self.claimed {
+            claimed.push(name.to_owned());
+        }
         let Some(path) = self.hook(name).filter(|path| path.exists()) else {
             return Ok(None);
         };
@@ -287,9 +295,10 @@ impl Home {
             return Ok(Vec::new());
         };
         let folder = state.join(room::HOOKS);
+        let claimed = self.claimed.as_deref().unwrap_or_default();
         let mut unclaimed = Vec::new();
         for name in names(&folder).map_err(pins_error(&folder))? {
-            if !self.claimed.contains(&name) {
+            if !claimed.contains(&name) {
                 let path = folder.join(&name);
                 let link = open_pin(&path).map_err(pins_error(&path))?;
                 unclaimed.push(Hook::pinned(path, link, true, &self.fate));
@@ -302,6 +311,8 @@ impl Home {
     /// is detached.
     pub(super) fn finish(&mut self) {
         self.fate.running();
+        // What is attached from now on is this guard's, and there are no bounds to how often.
+        self.claimed = None;
         for state in std::mem::take(&mut self.former) {
             // What cannot be removed is in force beside this guard, and no less true: its own
             // observer keeps its own maps. The end of this guard or the next start tries again.
@@ -416,4 +427,27 @@ fn is_complete(state: &Path, observer: &[&str]) -> bool {
     observer
         .iter()
         .all(|name| state.join(room::HOOKS).join(name).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An interface that comes and goes, or refuses a program every ten seconds for years.
+    #[test]
+    fn what_is_attached_later_is_not_remembered() {
+        let fate = Fate::default();
+        let mut home = Home::open(&Pins::Nowhere, 1, &[], &fate).expect("no folder is needed");
+        let inherit = |home: &mut Home, name: &str| {
+            let hook = home.inherit(name, None, None).expect("nothing to read");
+            assert!(hook.is_none());
+        };
+        inherit(&mut home, "tc-in-2");
+        assert_eq!(home.claimed.as_deref(), Some(&["tc-in-2".to_owned()][..]));
+        assert!(!home.is_finished());
+        home.finish();
+        inherit(&mut home, "tc-in-3");
+        assert_eq!(home.claimed, None);
+        assert!(home.is_finished());
+    }
 }
