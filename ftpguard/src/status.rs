@@ -59,8 +59,14 @@ pub struct Status {
     pub interfaces: Vec<Hooks>,
     /// Whether the lookup gate holds.
     pub last_gate: bool,
+    /// Why it could not be attached again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_gate_note: Option<String>,
     /// Whether the `connect()` hooks hold.
     pub connect: bool,
+    /// Why they could not be attached again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_note: Option<String>,
     /// How many control connections are open.
     pub sessions: u64,
     /// How many pinholes are open.

@@ -11,6 +11,7 @@ use std::{
 use ftpguard_tests::{
     Guard, Host,
     attack::{self, Answer},
+    cgroup,
     ftpd::{CONTROL_PORT, Kind, Settings},
     guard::{self, Options},
     process::Process,
@@ -356,6 +357,63 @@ fn m2_the_last_gate_is_pinned_again() {
     assert!(matches!(theft, Answer::Refused), "killed: {theft:?}");
     honest.expect("the client connects");
     play(&stage, Scene::BounceToThirdHost, Winner::Honest, None);
+}
+
+/// A service manager removes the cgroup of an ftpd that stops, and makes another one when it starts
+/// it again. The guard goes on, says what is missing, and guards the new ftpd, also one that was
+/// there before anybody looked.
+#[test]
+fn a_watched_cgroup_that_is_made_again_is_followed() {
+    let mut stage = stage(Settings::unchecked(Kind::Vsftpd));
+    let cgroup = stage.sandbox.ftpd_cgroup().path().to_owned();
+    let scenes = [
+        Scene::Passive,
+        Scene::Active,
+        Scene::ThiefFirst,
+        Scene::BounceToThirdHost,
+    ];
+    let guard = guard_with(&stage, &Options::default());
+    let play_all = |stage: &Stage, guard: Option<&Guard>| {
+        for scene in scenes {
+            play(stage, scene, Winner::Honest, guard);
+        }
+    };
+    play_all(&stage, Some(&guard));
+    let (_, files) = holdings(&guard);
+    for round in 1..=2 {
+        stage.ftpd.stop();
+        cgroup::remove(&cgroup);
+        assert!(!cgroup.exists());
+        if round == 1 {
+            // For longer than it takes the guard to look everything over.
+            thread::sleep(Duration::from_secs(11));
+            let status = guard.status().expect("it is still there");
+            assert_eq!(status["connect"], false, "{status:#}");
+            let note = status["connect_note"].as_str().unwrap_or_default();
+            assert!(note.ends_with("is gone"), "{status:#}");
+            let warnings = guard.log();
+            assert_eq!(
+                warnings.matches("cannot be attached again").count(),
+                1,
+                "{warnings}"
+            );
+        }
+        fs::create_dir(&cgroup).expect("another one");
+        stage.restart().expect("the ftpd starts again");
+        wait_until_mended(&guard, "connect", round);
+        let status = guard.status().expect("a status");
+        assert_eq!(status["connect_note"], Value::Null, "{status:#}");
+        play_all(&stage, Some(&guard));
+        wait_for_files(&guard, files);
+    }
+    // And one that starts while the guard knows where.
+    stage.restart().expect("the ftpd starts again");
+    play_all(&stage, Some(&guard));
+    let runtime = guard.kill().expect("it is killed");
+    play_all(&stage, None);
+    let guard = Guard::start_in(&stage.sandbox, &Options::default(), &runtime);
+    let guard = guard.expect("it takes over");
+    play_all(&stage, Some(&guard));
 }
 
 /// The guard cannot ask which interfaces and addresses there are, because it may open no file:

@@ -7,7 +7,11 @@ use ftpguard_common::{
     net::Port,
 };
 
-use super::{Guard, summary};
+use super::{
+    Guard,
+    interfaces::{CONNECT, LAST_GATE},
+    summary,
+};
 use crate::{
     clock,
     control_socket::{Answer, Question, Reply, Request},
@@ -97,7 +101,9 @@ impl Guard {
             },
             interfaces: self.hooks(&held),
             last_gate: held.last_gate(),
+            last_gate_note: self.interfaces.why_unmended(LAST_GATE),
             connect: held.connect(),
+            connect_note: self.interfaces.why_unmended(CONNECT),
             sessions: count(Maps::entries(&maps.sessions).len()),
             pinholes: count(Maps::entries(&maps.pinholes).len()),
             guarded_listeners: guarded,

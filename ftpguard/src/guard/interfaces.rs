@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,10 @@ use crate::{
 /// How often changes are followed at most: a container host makes dozens at once.
 const AT_MOST_EVERY: Duration = Duration::from_millis(50);
 
+/// Gates of no interface, as events and the log name them.
+pub(super) const LAST_GATE: &str = "sk_lookup";
+pub(super) const CONNECT: &str = "connect";
+
 /// How long after a failure interfaces are listed again.
 const LIST_AGAIN: Duration = Duration::from_secs(1);
 
@@ -28,6 +33,10 @@ pub(super) struct Interfaces {
     followed_at: Option<Instant>,
     /// Those that could not be guarded, and why.
     unguarded: BTreeMap<Interface, String>,
+    /// Gates of no interface that could not be attached again, and why.
+    unmended: BTreeMap<&'static str, String>,
+    /// What runs in the watched cgroup, which is a new one, is still to be adopted.
+    adopts_anew: bool,
 }
 
 impl Interfaces {
@@ -36,6 +45,25 @@ impl Interfaces {
         let now = Instant::now();
         let earliest = self.followed_at.map_or(now, |at| at + AT_MOST_EVERY);
         self.follow_at = Some(self.follow_at.unwrap_or_else(|| earliest.max(now)));
+    }
+
+    /// Why this gate could not be attached again.
+    pub(super) fn why_unmended(&self, hook: &str) -> Option<String> {
+        self.unmended.get(hook).cloned()
+    }
+
+    /// A gate was attached again, or not. Each reason is told once, however often it is tried.
+    fn tried(&mut self, hook: &'static str, attached: Result<(), String>) {
+        let Err(reason) = attached else {
+            if self.unmended.remove(hook).is_some() {
+                log::info!("{hook} is attached again");
+            }
+            return;
+        };
+        let known = self.unmended.insert(hook, reason.clone());
+        if known.as_ref() != Some(&reason) {
+            log::warn!("{hook} cannot be attached again: {reason}; it is tried every ten seconds");
+        }
     }
 }
 
@@ -101,24 +129,73 @@ impl Guard {
             self.kernel.detach_interface(attached.index)?;
             self.attached.retain(|other| other.index != attached.index);
         }
-        for (holds, hook) in [(last_gate, "sk_lookup"), (connect, "connect")] {
-            if !holds {
-                self.journal.tell(Happening::GateLost {
-                    interface: None,
-                    hook: hook.into(),
-                });
-            }
-        }
         if !last_gate {
-            self.kernel.attach_lookup()?;
+            self.tell_lost(LAST_GATE);
+            let attached = self.kernel.attach_lookup();
+            let attached = attached.map_err(|error| error.reason());
+            self.interfaces.tried(LAST_GATE, attached);
         }
-        if !connect {
-            self.kernel.attach_connect()?;
+        if !connect || self.interfaces.adopts_anew {
+            self.mend_connect();
         }
         if !lost.is_empty() || !self.interfaces.unguarded.is_empty() {
             self.follow_network()?;
         }
         Ok(())
+    }
+
+    /// Follows the watched cgroup: a service manager removes that of a service that stops, and
+    /// makes another one when it starts again.
+    pub(super) fn follow_cgroup(&mut self) {
+        // One that is not there is told where its hooks are missed.
+        if self.kernel.is_cgroup_new().unwrap_or(false) {
+            self.mend_connect();
+        }
+    }
+
+    /// Attaches the connect() hooks again, to the cgroup that is there now.
+    fn mend_connect(&mut self) {
+        self.tell_lost(CONNECT);
+        let attached = self.attach_connect_again();
+        self.interfaces.tried(CONNECT, attached);
+    }
+
+    fn attach_connect_again(&mut self) -> Result<(), String> {
+        match self.kernel.follow_cgroup() {
+            Ok(false) => {}
+            Ok(true) => {
+                log::warn!(
+                    "cgroup {} was removed and made again; what runs in it is guarded from now on",
+                    self.host.cgroup.display()
+                );
+                self.interfaces.adopts_anew = true;
+            }
+            Err(KernelError::Cgroup { path, source }) if source.kind() == ErrorKind::NotFound => {
+                return Err(format!("cgroup {} is gone", path.display()));
+            }
+            Err(error) => return Err(error.reason()),
+        }
+        let mut adopted = Ok(());
+        if self.interfaces.adopts_anew {
+            let config = self.config.clone();
+            adopted = self.adopt(&config, Some(config.control_ports()));
+            self.interfaces.adopts_anew = adopted.is_err();
+        }
+        // In any case: of what is not known it refuses nothing.
+        self.kernel
+            .attach_connect()
+            .map_err(|error| error.reason())?;
+        adopted.map_err(|error| format!("{error:#}"))
+    }
+
+    /// Tells that a gate of no interface was found detached, once until it is attached again.
+    fn tell_lost(&mut self, hook: &'static str) {
+        if self.interfaces.why_unmended(hook).is_none() {
+            self.journal.tell(Happening::GateLost {
+                interface: None,
+                hook: hook.into(),
+            });
+        }
     }
 
     /// What sits on each interface, and whether it holds, as the kernel says now.
@@ -207,5 +284,20 @@ impl Guard {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_gate_is_missing_is_known_until_it_is_there() {
+        let mut interfaces = Interfaces::default();
+        interfaces.tried(CONNECT, Err("gone".to_owned()));
+        assert_eq!(interfaces.why_unmended(CONNECT).as_deref(), Some("gone"));
+        assert_eq!(interfaces.why_unmended(LAST_GATE), None);
+        interfaces.tried(CONNECT, Ok(()));
+        assert_eq!(interfaces.why_unmended(CONNECT), None);
     }
 }

@@ -330,6 +330,7 @@ impl Guard {
         if self.beat_at <= now {
             self.beat_at = now + BEAT_EVERY;
             self.kernel.beat()?;
+            self.follow_cgroup();
             self.check_room()?;
         }
         self.watchdog.on_deadline(now);

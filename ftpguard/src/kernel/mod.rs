@@ -28,8 +28,12 @@ mod words;
 use std::{
     collections::{BTreeMap, HashSet},
     fs::{self, File},
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    path::Path,
+    io,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
 };
 
 use crate::{clock, fault};
@@ -81,6 +85,9 @@ pub struct Kernel {
     pub maps: Maps,
     features: Features,
     cgroup: File,
+    cgroup_path: PathBuf,
+    /// Which cgroup the observer watches.
+    scope: CgroupArray<MapData>,
     memory: u64,
 }
 
@@ -110,10 +117,7 @@ impl Kernel {
             fill(&mut maps, settings)?;
         }
 
-        let cgroup = File::open(&settings.cgroup).map_err(|source| KernelError::Cgroup {
-            path: settings.cgroup.clone(),
-            source,
-        })?;
+        let cgroup = File::open(&settings.cgroup).map_err(cgroup_error(&settings.cgroup))?;
         let mut scope = CgroupArray::try_from(take(&mut ebpf, "CGROUP")?)?;
         scope.set(0, cgroup.as_raw_fd(), 0)?;
         let observers = ProgramArray::try_from(take(&mut ebpf, "OBSERVERS")?)?;
@@ -134,6 +138,8 @@ impl Kernel {
             maps,
             features,
             cgroup,
+            cgroup_path: settings.cgroup.clone(),
+            scope,
             memory: maps_memory(),
         };
         kernel.beat()?;
@@ -233,6 +239,27 @@ impl Kernel {
     /// The caller adopts what a new port brings with it, and changes no cgroup.
     pub fn change(&mut self, before: &Settings, after: &Settings) -> Result<(), KernelError> {
         settings::apply(&mut self.maps, Some(before), after)
+    }
+
+    /// Whether the folder of the watched cgroup is another one by now: it was removed and made
+    /// again.
+    pub fn is_cgroup_new(&self) -> Result<bool, KernelError> {
+        let failed = cgroup_error(&self.cgroup_path);
+        let held = self.cgroup.metadata().map_err(&failed)?;
+        let there = fs::metadata(&self.cgroup_path).map_err(&failed)?;
+        Ok((held.dev(), held.ino()) != (there.dev(), there.ino()))
+    }
+
+    /// Watches the cgroup that is there now, if that is another one; whether it is. The caller
+    /// adopts what runs in it, and attaches the connect() hooks.
+    pub fn follow_cgroup(&mut self) -> Result<bool, KernelError> {
+        let is_new = self.is_cgroup_new()?;
+        if is_new {
+            let cgroup = File::open(&self.cgroup_path).map_err(cgroup_error(&self.cgroup_path))?;
+            self.scope.set(0, cgroup.as_raw_fd(), 0)?;
+            self.cgroup = cgroup;
+        }
+        Ok(is_new)
     }
 
     /// What this kernel has of what kernels differ in.
@@ -359,6 +386,14 @@ impl Kernel {
 
 /// The kernel side as built by `build.rs`.
 const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ftpguard-ebpf"));
+
+fn cgroup_error(path: &Path) -> impl Fn(io::Error) -> KernelError + use<> {
+    let path = path.to_owned();
+    move |source| KernelError::Cgroup {
+        path: path.clone(),
+        source,
+    }
+}
 
 /// The number behind this name.
 fn fact(facts: &str, name: &str) -> Option<u64> {

@@ -38,16 +38,18 @@ impl Status {
         field(
             "last gate",
             &format!(
-                "sk_lookup, for every interface{}",
-                loss(self.last_gate, "sk_lookup")
+                "sk_lookup, for every interface{}{}",
+                loss(self.last_gate, "sk_lookup"),
+                note(self.last_gate_note.as_deref())
             ),
         );
         field(
             "cgroup",
             &format!(
-                "{}: connect4, connect6{}",
+                "{}: connect4, connect6{}{}",
                 self.cgroup,
-                loss(self.connect, "connect")
+                loss(self.connect, "connect"),
+                note(self.connect_note.as_deref())
             ),
         );
         field("control ports", &list(&self.control_ports));
@@ -119,19 +121,21 @@ impl Status {
 
 impl Hooks {
     fn render(&self) -> String {
-        let mut text = format!(
-            "{}: ingress {}{}, egress {}{}",
+        format!(
+            "{}: ingress {}{}, egress {}{}{}",
             self.interface,
             self.ingress,
             loss(self.ingress_holds, &self.ingress),
             self.egress,
             loss(self.egress_holds, &self.egress),
-        );
-        if let Some(note) = &self.note {
-            let _ = write!(text, " ({note})");
-        }
-        text
+            note(self.note.as_deref()),
+        )
     }
+}
+
+/// What there is to say of hooks, behind them.
+fn note(text: Option<&str>) -> String {
+    text.map(|text| format!(" ({text})")).unwrap_or_default()
 }
 
 /// What is said of a hook that others detached. It is attached again when the guard looks next.

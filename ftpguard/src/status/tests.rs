@@ -66,7 +66,9 @@ fn status() -> Status {
             },
         ],
         last_gate: true,
+        last_gate_note: None,
         connect: false,
+        connect_note: Some("cgroup /sys/fs/cgroup is gone".to_owned()),
         sessions: 2,
         pinholes: 1,
         guarded_listeners: 3,
@@ -116,7 +118,7 @@ ftpguard 0.1.0, pid 4242, up for 1 h 2 min
                  wg0: ingress tc, egress tcx (another XDP program is attached)
                  wg1: ingress none, egress none (the kernel refused)
   last gate      sk_lookup, for every interface
-  cgroup         /sys/fs/cgroup: connect4, connect6 LOST
+  cgroup         /sys/fs/cgroup: connect4, connect6 LOST (cgroup /sys/fs/cgroup is gone)
   control ports  21, 990
   passive ports  50000-50099
   sessions       2
