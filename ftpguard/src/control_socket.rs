@@ -235,8 +235,11 @@ pub fn end(folder: &Path, patience: Duration) -> Result<bool> {
     }
     let deadline = Instant::now() + patience;
     loop {
-        match lock(folder) {
+        // Nothing is made here: whoever removes the folder meanwhile must not find it anew.
+        match take_lock(folder, false) {
             Ok(_) => return Ok(true),
+            // A service manager removes the folder as soon as its daemon has ended.
+            Err(error) if is_missing(&error) => return Ok(true),
             Err(error) if Instant::now() > deadline => {
                 return Err(error.context("the guard does not end"));
             }
@@ -248,10 +251,13 @@ pub fn end(folder: &Path, patience: Duration) -> Result<bool> {
 /// Whether nobody listens on the socket: it is not there, or its guard has died.
 fn says_nobody(error: &anyhow::Error) -> bool {
     let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-    matches!(
-        kind,
-        Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
-    )
+    kind == Some(io::ErrorKind::ConnectionRefused) || is_missing(error)
+}
+
+/// Whether what was to be opened is not there.
+fn is_missing(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    kind == Some(io::ErrorKind::NotFound)
 }
 
 fn socket_path(folder: &Path) -> PathBuf {
@@ -261,9 +267,13 @@ fn socket_path(folder: &Path) -> PathBuf {
 /// Holds `lock` in the folder for as long as the guard runs, so that two guards that start at
 /// the same time cannot take each other's socket away.
 fn lock(folder: &Path) -> Result<Flock<File>> {
+    take_lock(folder, true)
+}
+
+fn take_lock(folder: &Path, make: bool) -> Result<Flock<File>> {
     let path = folder.join("lock");
     let file = File::options()
-        .create(true)
+        .create(make)
         .truncate(false)
         .write(true)
         .mode(0o600)

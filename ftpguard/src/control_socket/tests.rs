@@ -342,3 +342,27 @@ fn a_refusal_to_end_is_told_at_once() {
     assert_eq!(refused.to_string(), "only root");
     server.join().expect("no panic");
 }
+
+/// Under a service manager the folder goes with the guard, before anybody can see its lock free.
+#[test]
+fn a_folder_that_is_gone_means_that_the_guard_has_ended() {
+    let folder = Folder::new();
+    fs::create_dir(&folder.0).expect("a folder");
+    let lock = lock(&folder.0).expect("nobody else uses it");
+    let guard = std::os::unix::net::UnixListener::bind(socket_path(&folder.0)).expect("a socket");
+    let gone = folder.0.clone();
+    let ends = thread::spawn(move || {
+        let (asked, _) = guard.accept().expect("a question");
+        let mut line = String::new();
+        BufReader::new(&asked).read_line(&mut line).expect("a line");
+        fs::remove_dir_all(&gone).expect("the folder goes");
+        // The lock is never seen free.
+        (asked.shutdown(std::net::Shutdown::Both), lock)
+    });
+    let begun = Instant::now();
+    let ended = end(&folder.0, Duration::from_secs(5)).expect("it has ended");
+    assert!(ended);
+    assert!(begun.elapsed() < Duration::from_secs(4), "at once");
+    assert!(!folder.0.exists(), "nothing was made anew");
+    drop(ends.join().expect("no panic"));
+}
