@@ -301,7 +301,12 @@ fn open_to(path: &Path, group: &str) -> Result<()> {
             fs::set_permissions(path, Permissions::from_mode(0o660))
                 .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
         })
-        .with_context(|| format!("giving {} to the group {group:?}", path.display()))
+        .with_context(|| {
+            format!(
+                "giving {} to the group {group:?}, which needs CAP_CHOWN",
+                path.display()
+            )
+        })
 }
 
 fn in_use(folder: &Path) -> anyhow::Error {

@@ -5,7 +5,8 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl::set_no_new_privs;
 
 /// What it goes on needing: interfaces that appear are guarded, tables are read (on older kernels
-/// that needs a capability too), and processes are looked up in /proc. See docs/capabilities.md.
+/// that needs a capability too), and processes are looked up in /proc. Not `CAP_CHOWN`, which only the
+/// control socket's group needs at the start. See docs/capabilities.md.
 const KEPT: [Capability; 5] = [
     Capability::CAP_BPF,
     Capability::CAP_PERFMON,
