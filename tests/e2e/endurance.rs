@@ -608,13 +608,13 @@ fn what_has_no_socket_is_swept() {
             touch_map(&guard, "copy", "SESSIONS", &changes);
             let announced = ftp.passive(Commands::Classic).expect("PASV");
             let known = listeners(&guard);
-            let stale = if announced.port() == 50_031 {
+            let left_behind = if announced.port() == 50_031 {
                 50_030
             } else {
                 50_031
             };
-            stale_listener(&guard, stale, 1);
-            assert_refused(&stage, &guard, stale, Reason::NoPinhole);
+            stale_listener(&guard, left_behind, 1);
+            assert_refused(&stage, &guard, left_behind, Reason::NoPinhole);
             assert_eq!(listeners(&guard), known.map(|known| known + 1));
             let is_its_end = |event: &serde_json::Value| {
                 is_kind(event, "session-closed") && event["client"] == "192.0.2.99"
@@ -629,7 +629,7 @@ fn what_has_no_socket_is_swept() {
                 thread::sleep(Duration::from_millis(500));
             }
             assert_eq!(sessions(&guard), Some(1), "{}", guard.log());
-            assert_refused(&stage, &guard, stale, Reason::ClosedPort);
+            assert_refused(&stage, &guard, left_behind, Reason::ClosedPort);
             assert_refused(&stage, &guard, announced.port(), Reason::NoPinhole);
             let data = client::connect(announced).expect("its pinhole is there");
             let content = ftp.receive(FILE, data.stream).expect("the file");
