@@ -71,7 +71,8 @@ elif action == "fill":
 elif action == "empty":
     for key in range(FIRST_PID, FIRST_PID + size(table, "max_entries:")):
         try:
-            element(MAP_DELETE_ELEM, table, struct.pack("I", key), bytes(value_size))
+            name = ctypes.create_string_buffer(struct.pack("I", key))
+            bpf(MAP_DELETE_ELEM, struct.pack("IxxxxQ", table, ctypes.addressof(name)))
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
