@@ -6,6 +6,7 @@ use std::{
     os::unix::process::parent_id,
     process::{self, Command, Stdio},
     sync::{LazyLock, Mutex},
+    thread,
 };
 
 use bytemuck::Zeroable as _;
@@ -20,7 +21,7 @@ use ftpguard::{
 };
 use ftpguard_common::{
     abi::{
-        Admission, Endpoint, Listener, Mode, Origin, Pinhole, Process, Session, SessionKey,
+        Admission, Endpoint, Listener, Mode, Origin, Peer, Pinhole, Process, Session, SessionKey,
         port_word, process_flags,
     },
     net::Port,
@@ -76,6 +77,40 @@ fn f2_a_process_that_is_gone_is_not_adopted() {
     assert_eq!(Maps::entries(&kernel.maps.processes).len(), 1);
     disown(&mut kernel, &[21]).unwrap();
     assert!(Maps::entries(&kernel.maps.processes).is_empty());
+}
+
+/// K9: the daemon counts a client's sessions while the kernel side does: nothing is lost, and who
+/// holds none is no peer.
+#[test]
+fn k9_counts_of_both_sides_add_up() {
+    const TIMES: i32 = 20_000;
+    let kernel = Kernel::load(&settings(Mode::Enforce, false)).unwrap();
+    let mut peer = Peer::of_any(address(CLIENT));
+    for control_port in [Port::NONE, Port::new(21), Port::new(u16::MAX)] {
+        peer.control_port = control_port;
+        kernel.count_peer(&peer, 3).unwrap();
+        thread::scope(|scope| {
+            for step in [1, -1, 2, -2] {
+                let (kernel, peer) = (&kernel, &peer);
+                // Never below what is there already, so that no entry goes.
+                kernel.count_peer(peer, TIMES * 2).unwrap();
+                scope.spawn(move || {
+                    for _ in 0..TIMES / 2 {
+                        kernel.count_peer(peer, step).unwrap();
+                    }
+                });
+            }
+        });
+        let count = Maps::find(&kernel.maps.peers, &peer).unwrap();
+        assert_eq!(count, Some(3 + 8 * TIMES.unsigned_abs()));
+        kernel.count_peer(&peer, -8 * TIMES - 2).unwrap();
+        assert_eq!(Maps::find(&kernel.maps.peers, &peer).unwrap(), Some(1));
+        kernel.count_peer(&peer, -1).unwrap();
+        assert_eq!(Maps::find(&kernel.maps.peers, &peer).unwrap(), None);
+        // Nothing can be taken off it.
+        kernel.count_peer(&peer, -1).unwrap();
+        assert_eq!(Maps::find(&kernel.maps.peers, &peer).unwrap(), None);
+    }
 }
 
 /// F2, K10: before the guard knows who accepts sessions, the first child that reads makes its
