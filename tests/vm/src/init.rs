@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use ftpguard_tests::guard::BINARY;
 use nix::{
     errno::Errno,
@@ -63,6 +63,13 @@ fn prepare() -> Result<()> {
     for module in modules {
         insert(&module).with_context(|| format!("loading {}", module.display()))?;
     }
+    // As on every host.
+    let mut up = Command::new("/bin/ip");
+    let status = up.args(["link", "set", "lo", "up"]).status();
+    ensure!(
+        status.context("starting ip")?.success(),
+        "lo does not come up"
+    );
     Ok(())
 }
 
