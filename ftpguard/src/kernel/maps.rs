@@ -231,10 +231,8 @@ impl Maps {
     /// The same for a guarded one that there was no room for (rule K9): its pinhole is asked for
     /// all the same. Once, however often it is found.
     pub fn hint_crowded(&mut self, port: Port, listener: &Listener) {
-        if !self
-            .words
-            .has_all(port.number(), &[port_word::CROWDED, port_word::GUARDED])
-        {
+        let word = self.port_word(port);
+        if word & port_word::CROWDED == 0 || word & port_word::GUARDED == 0 {
             self.words.mark(port.number(), port_word::ONE_CROWDED);
             self.hint_listener(port, listener);
         }

@@ -61,12 +61,6 @@ impl PortWords {
         self.word(port).fetch_or(bits, Ordering::Relaxed);
     }
 
-    /// Whether none of these parts of the port's word is zero.
-    pub(super) fn has_all(&self, port: u16, parts: &[u64]) -> bool {
-        let word = self.word(port).load(Ordering::Relaxed);
-        parts.iter().all(|part| word & part != 0)
-    }
-
     /// The roles of the port.
     pub(super) fn roles(&self, port: u16) -> u64 {
         self.get(port) & port_word::ROLES
