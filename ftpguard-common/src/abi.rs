@@ -72,6 +72,10 @@ pub struct Session {
     pub pinhole: PinholeKey,
     /// The TCP sequence number after the last byte that was captured from the client.
     pub client_sequence: u32,
+    /// The same after its last segment that began with `REIN`; 0 where there was none.
+    pub rein_sequence: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// What the daemon has to say about a session. In a map of its own, so that each map has one
@@ -85,7 +89,8 @@ pub struct Advice {
     pub flags: u16,
     /// How far the daemon has read what the client sent, as in [`Session::client_sequence`].
     /// While the client has sent more, `active_port` does not bind: the ftpd may already be
-    /// following a command that the daemon has not read (rule O5).
+    /// following a command that the daemon has not read (rule O5). With
+    /// [`advice_flags::EPSV_ALL`] it goes only as far as every `REIN` is answered.
     pub client_sequence: u32,
 }
 
@@ -93,8 +98,9 @@ pub struct Advice {
 pub mod advice_flags {
     /// The daemon does not want this session's bytes: they are encrypted or not trusted.
     pub const OPAQUE: u16 = 1;
-    /// The session's `EPSV ALL` was accepted: its ftpd opens no data connection (rule C5). What
-    /// the client sends is for the daemon at once, so that an end of it (`REIN`) is soon known.
+    /// The session's `EPSV ALL` was accepted: its ftpd opens no data connection (rule C5), but
+    /// while the client's `REIN`, which ends it, is unread or unanswered. What the client sends
+    /// is for the daemon at once.
     pub const EPSV_ALL: u16 = 2;
 }
 
@@ -562,7 +568,7 @@ pub struct KernelOffsets {
 const _: () = {
     assert!(size_of::<SessionKey>() == 36);
     assert!(size_of::<PinholeKey>() == 36);
-    assert!(size_of::<Session>() == 56);
+    assert!(size_of::<Session>() == 64);
     assert!(size_of::<Advice>() == 8);
     assert!(size_of::<Pinhole>() == 32);
     assert!(size_of::<Endpoint>() == 20);
@@ -608,6 +614,16 @@ pub const LAYOUT: [u32; 21] = [
     size_of::<EventBudget>() as u32,
     size_of::<Told>() as u32,
 ];
+
+impl Session {
+    /// Whether the client has sent a `REIN` that goes beyond what is read (rule C5).
+    #[inline(always)]
+    #[must_use]
+    pub const fn awaits_rein(&self, read: u32) -> bool {
+        // Sequence numbers wrap around (RFC 9293 section 3.4).
+        self.rein_sequence != 0 && self.rein_sequence.wrapping_sub(read).cast_signed() > 0
+    }
+}
 
 impl SessionKey {
     /// No session.

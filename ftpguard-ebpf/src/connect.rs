@@ -141,7 +141,7 @@ fn to_client(session: &SessionKey, address: Address, port: Port) -> Reason {
     }
     // SAFETY: read at once; the daemon replaces the whole value.
     let advice = unsafe { ADVICE.get(session) }.copied();
-    if advice.is_some_and(|advice| advice.flags & advice_flags::EPSV_ALL != 0) {
+    if advice.is_some_and(|advice| is_closed(session, &advice)) {
         return Reason::ConnectAfterEpsvAll;
     }
     if port == session.client_port {
@@ -154,6 +154,20 @@ fn to_client(session: &SessionKey, address: Address, port: Port) -> Reason {
         return Reason::ConnectToOtherPort;
     }
     Reason::ConnectToPeer
+}
+
+/// Whether the client asked for `EPSV ALL`, and for no end of it that the daemon has yet to learn
+/// of (rule C5).
+#[inline(always)]
+fn is_closed(key: &SessionKey, advice: &Advice) -> bool {
+    if advice.flags & advice_flags::EPSV_ALL == 0 {
+        return false;
+    }
+    // SAFETY: one field is read once.
+    let Some(session) = (unsafe { SESSIONS.get(key) }) else {
+        return true;
+    };
+    !session.awaits_rein(advice.client_sequence)
 }
 
 /// Whether the client announced another port, and the daemon has read everything it sent

@@ -112,7 +112,11 @@ fn copy_out(
     }
     if let Direction::ToServer = direction {
         // Before the ftpd can read it: until the daemon has read as far, nothing narrows.
-        session.client_sequence = wire_u32(a, b).wrapping_add((end - start) as u32);
+        let after = wire_u32(a, b).wrapping_add((end - start) as u32);
+        session.client_sequence = after;
+        if begins_with_rein(ctx, start) {
+            session.rein_sequence = after;
+        }
     }
     // Through memory, so that the verifier forgets by which headers it came here: it would
     // otherwise walk the loop once for each way.
@@ -179,6 +183,16 @@ fn hand_over(piece: &mut Piece, size: usize) {
     if written != 0 {
         note(Incident::ControlBytesLost);
     }
+}
+
+/// Whether these are the first letters of `REIN` (RFC 959 section 4.1.1), in either case.
+#[inline(always)]
+fn begins_with_rein(ctx: &TcContext, start: usize) -> bool {
+    let Some([first, second]) = TcFrame(ctx).pairs::<2>(start) else {
+        return false;
+    };
+    // Bit 5 tells a letter's case.
+    wire_u32(first, second) & 0xdfdf_dfdf == u32::from_be_bytes(*b"REIN")
 }
 
 /// Two pairs of bytes of the wire as a number.

@@ -49,6 +49,8 @@ struct Conversation {
     latest: Option<DialogueEvent>,
     /// The sequence number after the last byte captured from the client.
     client_sequence: u32,
+    /// The same after the last byte that was read with no `REIN` unanswered.
+    settled: u32,
 }
 
 /// What one control connection takes while it is read, in bytes: it owns no other memory.
@@ -184,10 +186,14 @@ impl Watcher {
 
     /// How far the client's side has been read: the sequence number after the last byte that
     /// was captured from it. `None` while there may be a request for an active data connection
-    /// among what this host has not acknowledged yet.
+    /// among what this host has not acknowledged yet. After `EPSV ALL` only `REIN` opens active
+    /// mode again (rule C5): there it goes as far as each `REIN` was answered.
     #[must_use]
     pub fn client_sequence(&self, key: &SessionKey) -> Option<u32> {
         let text = self.read(key)?;
+        if text.dialogue.is_epsv_all() {
+            return Some(text.settled);
+        }
         let waiting = text.received.waiting()?;
         text.dialogue
             .asks_nothing(waiting)
@@ -257,6 +263,7 @@ impl Conversation {
             },
             latest: None,
             client_sequence: 0,
+            settled: 0,
         }
     }
 
@@ -273,6 +280,7 @@ impl Conversation {
             received,
             dialogue,
             latest,
+            settled,
             ..
         } = self;
         let segment = Segment::captured(header, bytes);
@@ -290,6 +298,9 @@ impl Conversation {
                 }
                 sent.segment(segment, &mut |event| follow(direction, event));
             }
+        }
+        if !dialogue.awaits_rein() {
+            *settled = received.accepted();
         }
     }
 

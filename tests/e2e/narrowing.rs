@@ -12,6 +12,7 @@ use ftpguard_tests::{
     target::Target,
     wire::SynWatch,
 };
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{
@@ -286,13 +287,15 @@ fn c5_after_epsv_all_the_ftpd_connects_to_nobody() {
                 event["remark"] == "protocol-violation"
             })
             .expect("event");
-        // Straight on: the guard reads a REIN before the ftpd can follow what comes next.
-        for (line, code) in [("REIN", 220), ("USER anonymous", 331), ("PASS x", 230)] {
+        // However late the daemon learns of a REIN.
+        guard.signal(Signal::SIGSTOP).expect("it stops");
+        for (line, code) in [("rein", 220), ("USER anonymous", 331), ("PASS x", 230)] {
             ftp.expect(line, code).expect("anew");
         }
         active(&mut ftp);
-        ftp.expect(&retrieve, 150)
-            .unwrap_or_else(|error| panic!("after REIN: {error:#}\n{}", guard.log()));
+        let retrieved = ftp.expect(&retrieve, 150);
+        guard.signal(Signal::SIGCONT).expect("it goes on");
+        retrieved.unwrap_or_else(|error| panic!("after REIN: {error:#}\n{}", guard.log()));
         assert_eq!(target.wait_for_accepted(2), 2);
         let counted = guard.counter(Reason::ConnectAfterEpsvAll).expect("status");
         assert_eq!(counted, 2, "{}", guard.log());

@@ -180,6 +180,13 @@ impl Dialogue {
         self.queue.holds_data_command()
     }
 
+    /// Whether a `REIN` is unanswered, or may be what the client has begun to write: the ftpd may
+    /// have followed it already (rule C5).
+    #[must_use]
+    pub fn awaits_rein(&self) -> bool {
+        self.commands.is_within_line() || self.queue.holds(Command::Rein)
+    }
+
     /// Whether the client, if it went on with these bytes, would ask for no active data
     /// connection. It errs on the side of caution: it looks for the commands' names anywhere, and
     /// believes nothing that is not whole lines of plain text.
@@ -247,7 +254,7 @@ impl Dialogue {
                 }
             }
             State::Synchronised => {
-                let held = self.queue.holds_auth();
+                let held = self.queue.holds(Command::Auth);
                 if !self.queue.push(Awaited::Answer(command)) {
                     self.desynchronise(Desynchrony::QueueOverflow, events);
                 } else if !held {
@@ -285,7 +292,7 @@ impl Dialogue {
                 self.end(Opacity::AuthAccepted, events);
             }
             State::Desynchronised { .. } => self.quiet(now),
-            State::Synchronised if accepts_auth && self.queue.holds_auth() => {
+            State::Synchronised if accepts_auth && self.queue.holds(Command::Auth) => {
                 self.end(Opacity::AuthAccepted, events);
             }
             State::Synchronised => {
@@ -383,7 +390,7 @@ impl Dialogue {
             State::Opaque => return,
             State::Synchronised => {
                 events(DialogueEvent::Desynchronised(why));
-                self.queue.holds_auth()
+                self.queue.holds(Command::Auth)
             }
             State::Desynchronised { auth, .. } => auth,
         };

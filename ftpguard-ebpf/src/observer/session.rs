@@ -46,6 +46,8 @@ fn begin(key: &SessionKey, opened_at: u64) -> u64 {
         opened_at,
         pinhole: PinholeKey::NONE,
         client_sequence: 0,
+        rein_sequence: 0,
+        pad: 0,
     };
     // Said too late about an earlier session with the same four-tuple.
     let _ = ADVICE.remove(key);

@@ -29,6 +29,8 @@ pub(crate) fn add(maps: &mut Maps, numbers: Range<u32>) {
             opened_at: 0,
             pinhole: session.pinhole(port),
             client_sequence: 0,
+            rein_sequence: 0,
+            pad: 0,
         };
         maps.sessions.insert(session, value, 0).unwrap();
         maps.peers.insert(session.peer(), 1, 0).unwrap();

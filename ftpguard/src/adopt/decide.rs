@@ -95,6 +95,8 @@ pub fn decide(snapshot: &Snapshot, rules: &Rules, known: &KnownSessions) -> Plan
                         opened_at: rules.now,
                         pinhole: PinholeKey::NONE,
                         client_sequence: 0,
+                        rein_sequence: 0,
+                        pad: 0,
                     },
                 )
             })

@@ -204,6 +204,32 @@ fn o10_what_is_not_accepted_yet_must_not_hide_a_request() {
     assert_eq!(read(&line), None);
 }
 
+/// C5: REIN ends an EPSV ALL, and the ftpd may have followed it before its answer is read. One
+/// that was refused ends nothing.
+#[test]
+fn c5_reading_stops_before_a_rein_until_it_is_answered() {
+    let mut line = Line::new();
+    line.server("220 hello\r\n");
+    line.client("EPSV ALL\r\n");
+    line.server("200 fine\r\n");
+    let read = |line: &Line| line.watcher.client_sequence(&line.key);
+    let before = line.to_server;
+    assert_eq!(read(&line), Some(before));
+    line.client("REIN\r\n");
+    assert_eq!(read(&line), Some(before));
+    // Accepted by this host, with an answer to come.
+    line.server("120 wait\r\n");
+    assert_eq!(read(&line), Some(before));
+    line.server("502 what\r\n");
+    assert!(line.watcher.is_epsv_all(&line.key));
+    assert_eq!(read(&line), Some(line.to_server));
+    let before = line.to_server;
+    line.client("REIN\r\n");
+    assert_eq!(read(&line), Some(before));
+    line.server("220 anew\r\n");
+    assert!(!line.watcher.is_epsv_all(&line.key));
+}
+
 #[test]
 fn lost_records_desynchronise_everybody() {
     let mut line = Line::new();

@@ -103,6 +103,8 @@ fn open(maps: &mut Maps, server: Address, client: Address) {
                 opened_at: 0,
                 pinhole: session.pinhole(Port::new(LIVE)),
                 client_sequence: 0,
+                rein_sequence: 0,
+                pad: 0,
             },
             0,
         )

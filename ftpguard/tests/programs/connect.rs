@@ -64,6 +64,23 @@ fn connect_calls_of_an_ftpd_o1_o2_o3_o10_c5() {
             }
             bed.check(stranger, OTHER, Some(Reason::ConnectToStranger));
         }
+        // Nor after a REIN that was read and answered, but while one is not.
+        let closed = Reason::ConnectAfterEpsvAll;
+        let open = Reason::ConnectToPeer;
+        for (rein, read, reason) in [
+            (SEQUENCE, SEQUENCE, closed),
+            (SEQUENCE - 6, SEQUENCE, closed),
+            (SEQUENCE, SEQUENCE - 1, open),
+            // Sequence numbers wrap around.
+            (2, u32::MAX - 3, open),
+            (u32::MAX - 3, 2, closed),
+        ] {
+            bed.rein(&session, rein);
+            bed.advise(&session, Some(epsv_all(read)));
+            bed.check(client, OTHER, Some(reason));
+        }
+        bed.check(stranger, OTHER, Some(Reason::ConnectToStranger));
+        bed.rein(&session, 0);
         bed.advise(&session, None);
         bed.check(client, OTHER, Some(Reason::ConnectToPeer));
         for active in [Active::Exceptions, Active::Off] {
@@ -173,6 +190,8 @@ impl Bed {
             opened_at: 1,
             pinhole: PinholeKey::NONE,
             client_sequence: SEQUENCE,
+            rein_sequence: 0,
+            pad: 0,
         };
         let process = Process {
             session_id: 7,
@@ -186,6 +205,14 @@ impl Bed {
         maps.sessions.insert(key, session, 0).unwrap();
         maps.processes.insert(process::id(), process, 0).unwrap();
         key
+    }
+
+    /// The session's client has sent `REIN`, up to this sequence number.
+    fn rein(&mut self, key: &SessionKey, sequence: u32) {
+        let sessions = &mut self.kernel.maps.sessions;
+        let mut session = sessions.get(key, 0).unwrap();
+        session.rein_sequence = sequence;
+        sessions.insert(key, session, 0).unwrap();
     }
 
     fn forget(&mut self) {

@@ -59,10 +59,10 @@ impl Queue {
         self.length = 0;
     }
 
-    /// Whether an `AUTH` is unanswered.
-    pub(super) fn holds_auth(&self) -> bool {
+    /// Whether such a command is unanswered.
+    pub(super) fn holds(&self, command: Command) -> bool {
         self.iter()
-            .any(|awaited| awaited == Awaited::Answer(Command::Auth))
+            .any(|awaited| awaited == Awaited::Answer(command))
     }
 
     /// Whether a command that names or asks for a data port is unanswered.

@@ -159,6 +159,12 @@ impl Received {
         self.unkept = self.unkept.filter(|&(_, end)| distance(self.next, end) > 0);
     }
 
+    /// The sequence number after the last byte that was told.
+    #[must_use]
+    pub const fn accepted(&self) -> u32 {
+        self.next
+    }
+
     /// The bytes that came and are not accepted yet; `None` where it is not known what they are.
     #[must_use]
     pub fn waiting(&self) -> Option<impl Iterator<Item = u8> + '_> {

@@ -19,11 +19,10 @@ impl Guard {
     /// port is [`Port::NONE`]. After `EPSV ALL` it is closed either way (rule C5).
     pub(super) fn narrow(&mut self, key: &SessionKey, port: Port) -> Result<(), KernelError> {
         let mut advice = Advice::default();
-        if !self.watcher.awaits_data_command(key) {
-            advice.active_port = port;
-        }
         if self.watcher.is_epsv_all(key) {
-            advice.flags |= advice_flags::EPSV_ALL;
+            advice.flags = advice_flags::EPSV_ALL;
+        } else if !self.watcher.awaits_data_command(key) {
+            advice.active_port = port;
         }
         if advice == Advice::default() {
             return match self.text.narrowed.remove(key) {
