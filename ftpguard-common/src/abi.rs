@@ -263,6 +263,8 @@ pub enum WithoutDaemon {
 pub struct Process {
     /// [`Session::id`] of the session it serves, 0 for none.
     pub session_id: u64,
+    /// When it was forked: nanoseconds of `CLOCK_MONOTONIC`. 0 where that was not seen.
+    pub born: u64,
     /// The session it serves, meaningful where `session_id` is not 0.
     pub session: SessionKey,
     /// The process that forked it.
@@ -273,6 +275,23 @@ pub struct Process {
     pub flags: u16,
     /// The thread that was first to read a control connection, 0 for none.
     pub reader: u32,
+}
+
+impl Process {
+    /// Whether it serves this one session and no other, read or not: it was forked when the session
+    /// was there already, and it read that session itself, or the process that it forked for it
+    /// did. One that was forked in advance accepts sessions like an acceptor; if clients waited
+    /// already, it passes for one of these until it has read a second session.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_of_one_session(&self) -> bool {
+        let doubtful = process_flags::ACCEPTOR
+            | process_flags::INHERITED
+            | process_flags::SHARED
+            | process_flags::UNSAFE;
+        // A session's id is the time at which it was established.
+        self.flags & doubtful == 0 && self.session_id != 0 && self.session_id < self.born
+    }
 }
 
 /// Bits of [`Process::flags`].
@@ -340,8 +359,8 @@ pub struct Peer {
 /// What is known of one port, as one word so that it is read and counted at once.
 ///
 /// The lowest byte holds the roles that the daemon declares. Above them lie two counts of
-/// listeners and a mark, which the kernel side keeps as hints: with them most SYNs are judged
-/// without a lookup of the listener.
+/// listeners and marks, which the kernel side keeps as hints: with them most SYNs are judged
+/// without a lookup of the listener. A control port has a mark of its own.
 pub mod port_word {
     /// A port of the declared passive range.
     pub const PASSIVE: u64 = 1;
@@ -364,8 +383,13 @@ pub mod port_word {
     pub const GUARDED: u64 = 0xff_ffff << 8;
     /// One listener of other software.
     pub const ONE_FOREIGN: u64 = 1 << 32;
-    /// The count of foreign listeners.
-    pub const FOREIGN: u64 = 0xf_ffff << 32;
+    /// The count of foreign listeners, which are counted only while there is room for them.
+    pub const FOREIGN: u64 = 0xffff << 32;
+    /// A control connection over Multipath TCP.
+    pub const ONE_MULTIPATH: u64 = 1 << 48;
+    /// Not zero once a control port had such a connection: nobody is seen to read those, so a
+    /// process may serve clients that it is not known to serve. Never taken back.
+    pub const MULTIPATH: u64 = 0xf << 48;
     /// A guarded listener that there was no room for among the listeners (rule K9).
     pub const ONE_CROWDED: u64 = 1 << 52;
     /// Not zero once there was such a listener: while guarded ones are counted, a listener that is
@@ -563,6 +587,8 @@ pub struct KernelOffsets {
     pub owner: u32,
     /// `struct user_namespace`: `level`, an `int`: 0 for the first one.
     pub level: u32,
+    /// `struct tcp_sock`: `is_mptcp`, a `bool`. 0 where the kernel has no Multipath TCP.
+    pub multipath: u32,
 }
 
 const _: () = {
@@ -573,7 +599,7 @@ const _: () = {
     assert!(size_of::<Pinhole>() == 32);
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<Listener>() == 64);
-    assert!(size_of::<Process>() == 56);
+    assert!(size_of::<Process>() == 64);
     assert!(size_of::<Parent>() == 8);
     assert!(size_of::<Serving>() == 56);
     assert!(size_of::<Peer>() == 20);
@@ -582,7 +608,18 @@ const _: () = {
     assert!(size_of::<Refusal>() == 16);
     assert!(size_of::<Policy>() == 64);
     assert!(size_of::<Relaxed>() == 16);
-    assert!(size_of::<KernelOffsets>() == 48);
+    assert!(size_of::<KernelOffsets>() == 52);
+    // Each bit of a port's word has one meaning, and foreign listeners are not too many to count.
+    assert!(
+        port_word::ROLES
+            + port_word::GUARDED
+            + port_word::FOREIGN
+            + port_word::MULTIPATH
+            + port_word::CROWDED
+            + port_word::LENIENT
+            == u64::MAX
+    );
+    assert!(MAX_LISTENERS as u64 <= port_word::FOREIGN / port_word::ONE_FOREIGN);
     // A per-CPU array of counters stays within one page for each CPU.
     assert!(COUNTER_COUNT <= 512);
 };
@@ -592,7 +629,7 @@ const _: () = {
 /// each other's maps.
 #[expect(clippy::cast_possible_truncation, reason = "sizes of small types")]
 pub const LAYOUT: [u32; 21] = [
-    3,
+    4,
     OBSERVER_SLOTS,
     ADDRESS_SLOTS,
     size_of::<SessionKey>() as u32,
@@ -744,6 +781,44 @@ impl Endpoint {
             address: address.with_one_wildcard(),
             port,
             pad: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f2_a_process_is_certain_that_was_forked_for_the_session_it_read() {
+        let forked_for_it = Process {
+            session_id: 7,
+            born: 8,
+            session: SessionKey::NONE,
+            parent: 1,
+            control_port: Port::NONE,
+            flags: process_flags::MANY_READERS,
+            reader: 0,
+        };
+        assert!(forked_for_it.is_of_one_session());
+        let doubtful = |flags, session_id, born| Process {
+            session_id,
+            born,
+            flags,
+            ..forked_for_it
+        };
+        for process in [
+            // Forked in advance, or adopted.
+            doubtful(0, 7, 6),
+            doubtful(0, 7, 0),
+            // It was not seen to read.
+            doubtful(0, 0, 8),
+            doubtful(process_flags::INHERITED, 7, 8),
+            doubtful(process_flags::ACCEPTOR, 7, 8),
+            doubtful(process_flags::SHARED, 7, 8),
+            doubtful(process_flags::UNSAFE, 7, 8),
+        ] {
+            assert!(!process.is_of_one_session(), "{process:?}");
         }
     }
 }

@@ -12,7 +12,7 @@ use ftpguard_common::{
 
 use crate::{
     maps::{ADVICE, PROCESSES, SESSIONS},
-    observer::{process::ftpd_of, serving},
+    observer::{attribution::may_serve_unseen, process::ftpd_of, serving},
     peers::{is_listed, is_peer},
     report::{Ends, policy, settle, word_of},
 };
@@ -79,6 +79,9 @@ pub(crate) fn decide(address: Address, port: Port) -> Option<Reason> {
     let Some(process) = (unsafe { PROCESSES.get(&tgid) }) else {
         return of_unknown(ftpd_of(tgid), address, port);
     };
+    if may_serve_unseen(process) {
+        return of_unknown(process.control_port, address, port);
+    }
     let shared = process.flags & process_flags::SHARED != 0;
     let turned_away = process.flags & process_flags::TURNED_AWAY != 0;
     if process.session_id == 0 && !shared && !turned_away {
@@ -100,8 +103,8 @@ pub(crate) fn decide(address: Address, port: Port) -> Option<Reason> {
     })
 }
 
-/// The same for a process that is not known: where it belongs to an ftpd, there was no room for it
-/// (rule K9).
+/// The same where it is not known whom the process serves. One that is not known itself and
+/// belongs to an ftpd is one for which there was no room (rule K9).
 #[inline(always)]
 fn of_unknown(control_port: Port, address: Address, port: Port) -> Option<Reason> {
     if control_port == Port::NONE {

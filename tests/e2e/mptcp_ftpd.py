@@ -1,4 +1,5 @@
-# pyftpdlib on Multipath TCP sockets (RFC 8684), as programs in Go have them by default.
+# pyftpdlib on Multipath TCP sockets (RFC 8684), as programs in Go have them by default. The third
+# argument is the class of pyftpdlib.servers: one process for all sessions, or one for each.
 import logging, socket, sys, warnings
 warnings.simplefilter('ignore')
 logging.basicConfig(level=logging.WARNING)
@@ -11,13 +12,13 @@ class Multipath(socket.socket):
         super().__init__(family, type, proto, fileno)
 
 socket.socket = Multipath
-root, port = sys.argv[1:]
+root, port, server = sys.argv[1:]
 from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import FTPHandler
-from pyftpdlib.servers import FTPServer
+from pyftpdlib import servers
 users = DummyAuthorizer()
 users.add_anonymous(root)
 FTPHandler.authorizer = users
 FTPHandler.passive_ports = range(50000, 50032)
 FTPHandler.permit_foreign_addresses = True
-FTPServer(('0.0.0.0', int(port)), FTPHandler).serve_forever()
+getattr(servers, server)(('0.0.0.0', int(port)), FTPHandler).serve_forever()

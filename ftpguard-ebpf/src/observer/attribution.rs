@@ -1,9 +1,9 @@
 //! Whose listener is it? (rules F2, F3, P4)
 
-use ftpguard_common::abi::{Origin, Process, SessionKey, process_flags};
+use ftpguard_common::abi::{Origin, Process, SessionKey, port_word, process_flags};
 
 use super::serving;
-use crate::maps::SESSIONS;
+use crate::{maps::SESSIONS, report::word_of};
 
 /// The session a listener was opened for, and how surely that is known.
 pub(crate) struct Attribution {
@@ -16,7 +16,7 @@ pub(crate) struct Attribution {
 /// it cannot be named.
 #[inline(always)]
 pub(crate) fn attribute(process: &Process) -> Option<Attribution> {
-    if process.flags & process_flags::UNSAFE != 0 {
+    if process.flags & process_flags::UNSAFE != 0 || may_serve_unseen(process) {
         return None;
     }
     if process.flags & process_flags::SHARED != 0 {
@@ -37,4 +37,10 @@ pub(crate) fn attribute(process: &Process) -> Option<Attribution> {
         session_id: process.session_id,
         origin: Origin::Exact,
     })
+}
+
+/// Whether this process may serve clients over Multipath TCP, which it is not seen to read.
+#[inline(always)]
+pub(crate) fn may_serve_unseen(process: &Process) -> bool {
+    word_of(process.control_port) & port_word::MULTIPATH != 0 && !process.is_of_one_session()
 }

@@ -13,7 +13,7 @@ use ftpguard_common::{
 };
 
 use super::{
-    attribution::{Attribution, attribute},
+    attribution::{Attribution, attribute, may_serve_unseen},
     process::{current_tgid, ftpd_of, in_scope, opened_control_port},
     serving,
 };
@@ -356,7 +356,7 @@ fn refuse(process: &mut Process) {
 /// Whether this listener is for a session that is not tracked (rule K9).
 #[inline(always)]
 fn is_turned_away(process: &Process) -> bool {
-    if process.flags & process_flags::UNSAFE != 0 {
+    if process.flags & process_flags::UNSAFE != 0 || may_serve_unseen(process) {
         false
     } else if process.flags & process_flags::SHARED != 0 {
         serving::is_turned_away()
@@ -430,7 +430,7 @@ fn change_hint(port: Port, before: u64, after: u64) {
 /// Sets a mark in the port's word for good. Only where it is not set yet, so that it cannot run
 /// over.
 #[inline(always)]
-fn mark(port: Port, mark: u64, one: u64) {
+pub(crate) fn mark(port: Port, mark: u64, one: u64) {
     let known = PORTS.get(u32::from(port.number()));
     if known.is_some_and(|word| word & mark == 0) {
         add_to_word(port, one);

@@ -32,6 +32,7 @@ const MAX_ANCESTORS: usize = 4;
 pub(crate) const fn idle(control_port: Port, parent: u32, flags: u16) -> Process {
     Process {
         session_id: 0,
+        born: 0,
         session: SessionKey::NONE,
         parent,
         control_port,
@@ -109,6 +110,7 @@ pub(crate) fn forked(ctx: &RawTracePointContext) -> Option<()> {
         return None;
     };
     let mut process = idle(parent.control_port, parent_tgid, 0);
+    process.born = now();
     // What an acceptor forks is a new session; what a session forks belongs to it.
     if parent.flags & process_flags::ACCEPTOR == 0 {
         process.session_id = parent.session_id;

@@ -26,6 +26,7 @@ static OFFSETS: KernelOffsets = KernelOffsets {
     network: 0,
     owner: 0,
     level: 0,
+    multipath: 0,
 };
 
 /// The offsets as the daemon set them, which the compiler must not take for the zeros above.
@@ -80,6 +81,13 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn is_of_host(self) -> bool {
         self.owner_level() == Some(0)
+    }
+
+    /// Whether it is a TCP socket that carries Multipath TCP.
+    #[inline(always)]
+    pub(crate) fn is_multipath(self) -> bool {
+        let offset = offsets().multipath;
+        offset != 0 && field::<u8>(self.0, offset).is_some_and(|is_mptcp| is_mptcp != 0)
     }
 
     #[inline(always)]

@@ -1,26 +1,50 @@
 //! Control connections: opened by a handshake on a control port, closed by the ftpd's side.
 
 use ftpguard_common::{
-    abi::{Endpoint, PinholeKey, Session, SessionKey},
+    abi::{Listener, PinholeKey, Session, SessionKey, port_word},
     event::EventKind,
-    net::{Address, Port},
+    net::Port,
     verdict::Incident,
 };
 
-use super::{listener::close_pinhole, process::in_scope};
+use super::{
+    listener::{close_pinhole, mark},
+    process::in_scope,
+};
 use crate::{
-    maps::{ADVICE, LISTENERS, SESSIONS},
+    ingress::find_listener,
+    maps::{ADVICE, PROCESSES, SESSIONS},
     peers,
     report::{emit, note, now, policy, session_event},
 };
 
 /// A handshake on a control port is complete. Runs in softirq: the current task is anybody.
 #[inline(always)]
-pub(crate) fn opened(key: &SessionKey) {
-    if !on_watched_listener(key.server, key.server_port) {
+pub(crate) fn opened(key: &SessionKey, is_multipath: bool) {
+    // Whether a watched process opened the control port that this connection came to.
+    let Some(listener) = find_listener(key.server, key.server_port) else {
         return;
+    };
+    if is_multipath {
+        mark_multipath(listener, key.server_port);
     }
     begin(key, now());
+}
+
+/// Nobody will be seen to read this connection: the kernel reads it for Multipath TCP's own
+/// socket, which has no tracepoint. The control port is marked before the ftpd can read the first
+/// command. So is the first control port of a process that has several: its processes go by that.
+#[inline(always)]
+fn mark_multipath(listener: &Listener, port: Port) {
+    mark(port, port_word::MULTIPATH, port_word::ONE_MULTIPATH);
+    // SAFETY: one field is read once.
+    if let Some(process) = unsafe { PROCESSES.get(listener.tgid) } {
+        mark(
+            process.control_port,
+            port_word::MULTIPATH,
+            port_word::ONE_MULTIPATH,
+        );
+    }
 }
 
 /// A watched process reads a control connection whose beginning was not seen: somebody who is
@@ -78,13 +102,4 @@ pub(crate) fn closed(key: &SessionKey) {
         close_pinhole(&pinhole, id);
     }
     emit(&session_event(EventKind::SessionClosed, key, id, now()));
-}
-
-/// Whether a watched process opened the control port that this connection came to.
-#[inline(always)]
-fn on_watched_listener(address: Address, port: Port) -> bool {
-    // SAFETY: the values are not read.
-    unsafe { LISTENERS.get(&Endpoint::new(address, port)) }.is_some()
-        // SAFETY: as above.
-        || unsafe { LISTENERS.get(&Endpoint::new(Address::WILDCARD, port)) }.is_some()
 }

@@ -102,18 +102,18 @@ fn handshake_completed(socket: Sock) -> Option<()> {
     if word & (port_word::CONTROL | port_word::GUARDED) == 0 || !socket.is_of_host() {
         return None;
     }
-    let socket = both_ends(socket)?;
+    let ends = both_ends(socket)?;
     if word & port_word::CONTROL != 0 {
-        session::opened(&socket.session());
+        session::opened(&ends.session(), socket.is_multipath());
         return None;
     }
     let key = PinholeKey {
-        client: socket.remote,
-        server: socket.local,
-        port: socket.local_port,
+        client: ends.remote,
+        server: ends.local,
+        port: ends.local_port,
         pad: 0,
     };
-    listener::accepted(&key, socket.remote_port)
+    listener::accepted(&key, ends.remote_port)
 }
 
 /// A connection is about to send its SYN. Where the connect() hook did its work, a refused one

@@ -142,7 +142,10 @@ fn set_right(known: &Process, process: &Process) -> Option<Process> {
         && !has(process, process_flags::SHARED | process_flags::INHERITED)
         && process.session_id != 0
         && process.session_id != known.session_id;
-    is_wrong.then_some(*process)
+    is_wrong.then_some(Process {
+        born: known.born,
+        ..*process
+    })
 }
 
 /// Whether the kernel side took a guarded listener for other software's, and so for open to all:

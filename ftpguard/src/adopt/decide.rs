@@ -387,6 +387,7 @@ impl<'a> Family<'a> {
                 }
                 let process = Process {
                     session_id: first.map_or(0, |(_, id)| *id),
+                    born: 0,
                     session: first.map_or(SessionKey::NONE, |(key, _)| *key),
                     // Who is none of the ftpd's, such as a supervisor, must never be taken for
                     // one because of its child.

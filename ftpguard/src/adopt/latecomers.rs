@@ -82,6 +82,7 @@ pub fn adopt_ancestors(
         };
         let ancestor = Process {
             session_id,
+            born: 0,
             session: *session,
             parent: known_parent(maps, parent)?,
             control_port: session.server_port,
@@ -145,6 +146,7 @@ pub fn look_again(
     };
     let ancestor = Process {
         session_id: id,
+        born: 0,
         session: key,
         parent: known_parent(maps, pid)?,
         control_port: key.server_port,

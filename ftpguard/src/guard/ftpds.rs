@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ftpguard_common::abi::{Process, process_flags};
+use ftpguard_common::{
+    abi::{Process, process_flags},
+    net::Port,
+};
 
 use super::Guard;
 use crate::{
@@ -41,13 +44,14 @@ impl Guard {
             .iter()
             .any(|(_, process)| process.flags & process_flags::UNSAFE != 0);
         let reused = self.config.tracking == TrackingArg::Socket;
+        let unseen = self.kernel.maps.saw_multipath(Port::new(control_port));
         let pids = heads(processes);
         FtpdRow {
             control_port,
             name: pids.first().and_then(|pid| name(*pid)).unwrap_or_default(),
             pids,
             level: level.label().to_owned(),
-            why: level.why(threads, reused).to_owned(),
+            why: level.why(threads, reused, unseen).to_owned(),
             origins,
         }
     }

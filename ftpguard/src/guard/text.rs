@@ -16,7 +16,9 @@ use std::{
 
 use anyhow::Result;
 use ftpguard_common::{
-    abi::{Advice, Origin, PinholeKey, Session, SessionKey, advice_flags, process_flags},
+    abi::{
+        Admission, Advice, Origin, PinholeKey, Session, SessionKey, advice_flags, process_flags,
+    },
     ftp::DialogueEvent,
     net::{Address, Port},
 };
@@ -308,8 +310,8 @@ impl Guard {
         Ok(())
     }
 
-    /// Socket tracking: whether the listener belongs to a process whose threads do not tell for
-    /// whom they listen. Then the reply that announces it does: from now on it admits the client
+    /// Socket tracking: whether the listener belongs to a process of which nobody can tell for whom
+    /// it listens: its threads do not tell, or it is not seen to read. Then the reply that announces it does: from now on it admits the client
     /// of that reply only, instead of all who hold control connections (rules P3, P4).
     ///
     /// Listeners that were there before the guard may serve several clients, and stay as they are.
@@ -319,8 +321,12 @@ impl Guard {
             return Ok(false);
         };
         let process = Maps::find(&maps.processes, &listener.tgid)?;
+        let is_for_all = listener.admission == Admission::ControlPeer as u16;
         Ok(listener.socket != 0
-            && process.is_some_and(|process| process.flags & process_flags::UNSAFE != 0))
+            && process.is_some_and(|process| {
+                process.flags & process_flags::UNSAFE != 0
+                    || is_for_all && maps.may_serve_unseen(&process)
+            }))
     }
 
     /// Ends the pinhole that the session's text last spoke of; never one that the kernel side

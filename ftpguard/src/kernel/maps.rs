@@ -252,6 +252,19 @@ impl Maps {
         }
     }
 
+    /// Whether this control port had a connection over Multipath TCP.
+    #[must_use]
+    pub fn saw_multipath(&self, control_port: Port) -> bool {
+        self.port_word(control_port) & port_word::MULTIPATH != 0
+    }
+
+    /// Whether this process may serve clients over Multipath TCP, which it is not seen to read. The
+    /// kernel side asks the same.
+    #[must_use]
+    pub fn may_serve_unseen(&self, process: &Process) -> bool {
+        self.saw_multipath(process.control_port) && !process.is_of_one_session()
+    }
+
     /// Writes what a listener turned out to be, if it is still there: whether it was.
     pub fn replace_listener(
         &mut self,

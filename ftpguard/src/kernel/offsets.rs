@@ -16,6 +16,7 @@ pub(super) fn read_offsets() -> Result<KernelOffsets, KernelError> {
     let types = Types::read(Path::new(TYPES))?;
     let socket = types.structure("sock")?;
     let inet = types.structure("inet_sock")?;
+    let tcp = types.structure("tcp_sock")?;
     let task = types.structure("task_struct")?;
     Ok(KernelOffsets {
         family: types.offset(&socket, "skc_family")?,
@@ -31,6 +32,8 @@ pub(super) fn read_offsets() -> Result<KernelOffsets, KernelError> {
         network: types.offset(&socket, "skc_net")?,
         owner: types.offset(&types.structure("net")?, "user_ns")?,
         level: types.offset(&types.structure("user_namespace")?, "level")?,
+        // A kernel without Multipath TCP has no such sockets.
+        multipath: types.offset(&tcp, "is_mptcp").unwrap_or(0),
     })
 }
 

@@ -73,9 +73,10 @@ impl Level {
     }
 
     /// Why. `threads`: its threads do not tell for whom they listen; `reused`: sockets are the
-    /// authority, and text spoke for listeners that are announced again.
+    /// authority, and text spoke for listeners that are announced again; `unseen`: it had clients
+    /// over Multipath TCP.
     #[must_use]
-    pub const fn why(self, threads: bool, reused: bool) -> &'static str {
+    pub const fn why(self, threads: bool, reused: bool, unseen: bool) -> &'static str {
         match self {
             Self::None => "no transfer needed a listener yet",
             Self::Exact => "the process that listens serves one session",
@@ -84,6 +85,9 @@ impl Level {
             }
             Self::Text if reused => "a listener is announced again; the reply says to whom",
             Self::Text => "the reply says for whom the port is",
+            Self::ControlPeer if unseen => {
+                "it has clients over Multipath TCP, which it is not seen to serve"
+            }
             Self::ControlPeer if threads => "its threads do not tell whom they serve",
             Self::ControlPeer => "it listened without serving a session",
         }

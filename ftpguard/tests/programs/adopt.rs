@@ -50,6 +50,7 @@ fn f2_a_process_that_is_gone_is_not_adopted() {
     let alive = process::id();
     let entry = Process {
         session_id: 7,
+        born: 0,
         session: SessionKey {
             client_port: Port::new(1000),
             server_port: Port::new(21),
@@ -125,6 +126,7 @@ fn f2_an_acceptor_that_was_taken_for_a_session_is_adopted() {
     };
     let process = |session_id: u64, flags| Process {
         session_id,
+        born: 0,
         session: session(1000 + u16::try_from(session_id).unwrap()),
         parent: 1,
         control_port: Port::new(21),

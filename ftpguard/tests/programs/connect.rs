@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::ErrorKind,
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process,
     time::Duration,
@@ -12,10 +12,14 @@ use std::{
 
 use ftpguard::kernel::{Destination, Kernel, Settings};
 use ftpguard_common::{
-    abi::{Active, Advice, Mode, PinholeKey, Policy, Process, Session, SessionKey, advice_flags},
+    abi::{
+        Active, Admission, Advice, Endpoint, Mode, PinholeKey, Policy, Process, Session,
+        SessionKey, advice_flags,
+    },
     net::Port,
     verdict::{Reason, Verdict},
 };
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::bed::{address, settings};
 
@@ -151,6 +155,77 @@ fn m1_a_watched_ftpd_may_connect() {
     bed.check("127.0.0.8", OTHER, stranger);
 }
 
+/// Nobody is seen to read a control connection over Multipath TCP. From the first one on a process
+/// may be serving any client of its ftpd, unless it was forked for the one that it reads.
+#[test]
+fn a_client_over_multipath_tcp_may_be_anybodys_o4_f2_p4() {
+    const SERVER: &str = "127.0.0.9";
+    const PLAIN: &str = "127.0.0.6";
+    const MULTIPATH: &str = "127.0.0.7";
+    const STRANGER: &str = "127.0.0.8";
+    let room = Room::enter();
+    let mut bed = Bed::new(&room);
+    bed.kernel.attach_observer().unwrap();
+    let Ok(control) = multipath() else {
+        // This kernel has no Multipath TCP.
+        return;
+    };
+    control.set_reuse_address(true).unwrap();
+    control.bind(&end(SERVER, 21)).unwrap();
+    control.listen(4).unwrap();
+    bed.check(STRANGER, OTHER, Some(Reason::ConnectUnprompted));
+
+    let plain = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let sockets = [
+        (PLAIN, plain, false),
+        (MULTIPATH, multipath().unwrap(), true),
+    ];
+    let mut sessions = Vec::new();
+    for (client, socket, marks) in sockets {
+        socket.bind(&end(client, 0)).unwrap();
+        socket.connect(&end(SERVER, 21)).unwrap();
+        sessions.push((socket, control.accept().unwrap()));
+        assert_eq!(
+            bed.kernel.maps.saw_multipath(Port::new(21)),
+            marks,
+            "{client}"
+        );
+    }
+    for client in [PLAIN, MULTIPATH] {
+        bed.check(client, OTHER, Some(Reason::ConnectToPeer));
+        bed.check(client, 25, Some(Reason::ConnectToLowPort));
+    }
+    bed.check(STRANGER, OTHER, Some(Reason::ConnectToStranger));
+    assert_eq!(bed.listen(SERVER, 30_500), (Admission::ControlPeer, None));
+
+    // The session that `serve` writes is number 7.
+    let owner = "127.0.0.5";
+    for (born, certain) in [(8, true), (6, false)] {
+        let session = bed.serve(owner);
+        bed.born(born);
+        let (reason, listener) = if certain {
+            let pinhole = session.pinhole(Port::new(30_500));
+            let listener = (Admission::Pinhole, Some(pinhole));
+            bed.check(owner, OTHER, Some(Reason::ConnectToPeer));
+            (Reason::ConnectToStranger, listener)
+        } else {
+            (Reason::ConnectToPeer, (Admission::ControlPeer, None))
+        };
+        bed.check(MULTIPATH, OTHER, Some(reason));
+        bed.check(STRANGER, OTHER, Some(Reason::ConnectToStranger));
+        assert_eq!(bed.listen(SERVER, 30_500), listener);
+    }
+}
+
+fn multipath() -> std::io::Result<Socket> {
+    let protocol = Protocol::from(libc::IPPROTO_MPTCP);
+    Socket::new(Domain::IPV4, Type::STREAM, Some(protocol))
+}
+
+fn end(host: &str, port: u16) -> SockAddr {
+    SocketAddr::new(host.parse().unwrap(), port).into()
+}
+
 /// The loaded programs, attached to the room.
 struct Bed {
     kernel: Kernel,
@@ -195,6 +270,7 @@ impl Bed {
         };
         let process = Process {
             session_id: 7,
+            born: 8,
             session: key,
             parent: 1,
             control_port: Port::new(21),
@@ -213,6 +289,30 @@ impl Bed {
         let mut session = sessions.get(key, 0).unwrap();
         session.rein_sequence = sequence;
         sessions.insert(key, session, 0).unwrap();
+    }
+
+    /// When this process was forked.
+    fn born(&mut self, at: u64) {
+        let processes = &mut self.kernel.maps.processes;
+        let known = processes.get(&process::id(), 0).unwrap();
+        let process = Process { born: at, ..known };
+        processes.insert(process::id(), process, 0).unwrap();
+    }
+
+    /// Whom a listener of this process would admit.
+    fn listen(&self, host: &str, port: u16) -> (Admission, Option<PinholeKey>) {
+        let at = SocketAddr::new(host.parse().unwrap(), port);
+        let listener = TcpListener::bind(at).unwrap();
+        let endpoint = Endpoint::new(address(host), Port::new(port));
+        let known = self.kernel.maps.listeners.get(&endpoint, 0).unwrap();
+        drop(listener);
+        let admission = if known.is_strict() {
+            Admission::Pinhole
+        } else {
+            Admission::ControlPeer
+        };
+        let pinhole = (known.pinhole != PinholeKey::NONE).then_some(known.pinhole);
+        (admission, pinhole)
     }
 
     fn forget(&mut self) {

@@ -70,7 +70,9 @@ impl Guard {
         let Some(process) = Maps::find(&self.kernel.maps.processes, &event.tgid)? else {
             return Ok(());
         };
-        let exact = process.session_id != 0 && process.flags & process_flags::SHARED == 0;
+        let exact = process.session_id != 0
+            && process.flags & process_flags::SHARED == 0
+            && !self.kernel.maps.may_serve_unseen(&process);
         if !exact || !self.watcher.is_unreadable(&process.session) {
             return Ok(());
         }
@@ -191,7 +193,8 @@ fn serves(maps: &Maps, listener: &Listener, session: &Session) -> Result<bool, K
     };
     Ok(process.session_id == 0
         || process.session_id == session.id
-        || process.flags & process_flags::SHARED != 0)
+        || process.flags & process_flags::SHARED != 0
+        || maps.may_serve_unseen(&process))
 }
 
 /// Whether the listener was announced to another session, which has not used it yet. What that
