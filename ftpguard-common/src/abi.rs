@@ -400,6 +400,13 @@ pub mod port_word {
     /// Not zero once there was such a listener: the listeners themselves must be asked whom they
     /// admit. Never taken back, so that it cannot be missing; all it costs is that lookup.
     pub const LENIENT: u64 = 0xff << 56;
+
+    /// Whether a listener that is not known may be one that there was no room for (rule K9).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_crowded(word: u64) -> bool {
+        word & CROWDED != 0 && word & GUARDED != 0
+    }
 }
 
 /// A destination that the ftpd may connect to although it is no client: key of an LPM trie, so

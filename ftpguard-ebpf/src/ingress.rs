@@ -213,7 +213,7 @@ fn decide(ends: &Ends) -> (Reason, u64) {
         return (Reason::NoPinhole, word);
     }
     match find_listener(ends.local, port) {
-        None if is_crowded(word) && is_ours(ends.local) => (Reason::NoPinhole, word),
+        None if port_word::is_crowded(word) && is_ours(ends.local) => (Reason::NoPinhole, word),
         None if declared => (unused(ends.local), word),
         None => (Reason::PortNotGuarded, word),
         Some(listener) => (
@@ -221,12 +221,6 @@ fn decide(ends: &Ends) -> (Reason, u64) {
             word_of(listener.control_port),
         ),
     }
-}
-
-/// Whether a listener that is not known may be one that there was no room for (rule K9).
-#[inline(always)]
-pub(crate) const fn is_crowded(word: u64) -> bool {
-    word & port_word::CROWDED != 0 && word & port_word::GUARDED != 0
 }
 
 /// What a listener makes of a client without a pinhole.

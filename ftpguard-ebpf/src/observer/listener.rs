@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     atomic::{add_u32, add_u64},
-    ingress::{find_listener, is_crowded, remember},
+    ingress::{find_listener, remember},
     maps::{FORMER_LISTENERS, LISTENERS, PINHOLES, PORTS, PROCESSES, SESSIONS},
     relaxation,
     report::{
@@ -128,7 +128,7 @@ pub(crate) fn closed(address: Address, port: Port, socket: u64) -> Option<()> {
 /// hint goes; one that is closed by the end of its process leaves it behind.
 #[inline(always)]
 fn closed_unknown(port: Port) {
-    if is_crowded(word_of(port)) && is_guarded_process() {
+    if port_word::is_crowded(word_of(port)) && is_guarded_process() {
         add_to_word(port, port_word::ONE_GUARDED.wrapping_neg());
     }
 }

@@ -231,8 +231,7 @@ impl Maps {
     /// The same for a guarded one that there was no room for (rule K9): its pinhole is asked for
     /// all the same. Once, however often it is found.
     pub fn hint_crowded(&mut self, port: Port, listener: &Listener) {
-        let word = self.port_word(port);
-        if word & port_word::CROWDED == 0 || word & port_word::GUARDED == 0 {
+        if !port_word::is_crowded(self.port_word(port)) {
             self.words.mark(port.number(), port_word::ONE_CROWDED);
             self.hint_listener(port, listener);
         }
