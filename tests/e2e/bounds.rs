@@ -97,6 +97,7 @@ fn k9_a_client_has_its_share_and_no_more() {
         assert!(incident(&guard, "client-quota") >= 2, "{}", log());
         one_transfer(&stage, stage.sandbox.client());
         // Its sessions are closed: its share is free again.
+        guard.wait_until_idle().expect("they have ended");
         one_transfer(&stage, greedy);
         let event = guard
             .wait_for_event("of the quota", |event| is_kind(event, "out-of-room"))
@@ -202,6 +203,7 @@ fn k9_a_start_adopts_what_fits() {
                     .expect("event");
                 assert!(incident(&guard, told) >= 3 - fits as u64, "{}", log());
                 drop(open);
+                guard.wait_until_idle().expect("they have ended");
                 one_transfer(&stage, honest);
             })
             .expect("namespace");
@@ -403,6 +405,7 @@ fn k9_a_full_table_denies_the_newcomer() {
         .wait_for_event("of the full table", |event| is_kind(event, "out-of-room"))
         .expect("event");
     assert_eq!(event["what"], "session-table-full", "{event}");
+    guard.wait_until_idle().expect("they have ended");
     one_transfer(&stage, honest);
     let status = guard.status().expect("status");
     let tables = |status: &serde_json::Value| status["endurance"]["memory"].as_u64();

@@ -176,6 +176,7 @@ fn p1_r9_sockets_win_where_text_contradicts_them() {
         })
         .expect("event");
     assert_eq!(event["announced"], OTHER, "{event}");
+    guard.settle().expect("it is read");
     let made = pinholes(&guard);
     assert_eq!(made, [event["port"].clone()], "{}", guard.log());
     assert!(is_silent(client, bed.server(OTHER)), "{}", guard.log());

@@ -63,13 +63,18 @@ fn elements(stage: &Stage) -> Vec<String> {
 }
 
 fn wait_until_empty(stage: &Stage) {
-    let deadline = Instant::now() + Duration::from_secs(3);
+    wait_for_elements(stage, 0);
+}
+
+/// Waits until the sets have this many elements, and gives them.
+fn wait_for_elements(stage: &Stage, count: usize) -> Vec<String> {
+    let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        let left = elements(stage);
-        if left.is_empty() {
-            return;
+        let there = elements(stage);
+        if there.len() == count {
+            return there;
         }
-        assert!(Instant::now() < deadline, "{left:?}");
+        assert!(Instant::now() < deadline, "{there:?}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -98,7 +103,7 @@ fn a_closed_firewall_opens_for_live_pinholes() {
             let announced = ftp.passive(Commands::Extended).expect("a port");
             let theft = attack::knock(stage.sandbox.thief(), announced).expect("a try");
             assert!(matches!(theft, Answer::Silent), "{theft:?}");
-            let there = elements(&stage);
+            let there = wait_for_elements(&stage, 1);
             let (address, port) = (client.address(family).to_string(), announced.port());
             assert!(
                 matches!(&there[..], [one] if one.contains(&address) && one.contains(&port.to_string())),
@@ -110,7 +115,7 @@ fn a_closed_firewall_opens_for_live_pinholes() {
             // Used: the session is still open.
             wait_until_empty(&stage);
             ftp.passive(Commands::Extended).expect("a port");
-            assert_eq!(elements(&stage).len(), 1, "{}", guard.log());
+            wait_for_elements(&stage, 1);
             drop(ftp);
             wait_until_empty(&stage);
         }

@@ -299,7 +299,7 @@ fn p1_t6_lies_open_nothing_in_text_tracking() {
         assert_eq!(knock, Knock::Silent, "{lie:?}\n{}", guard.log());
         // What is believed is refused all the same, as the port was promised to the victim. No lie
         // needs that, but the one that is the server's answer to a command of the liar's.
-        let events = guard.events();
+        let events = guard.all_events().expect("events");
         let phantoms = events.iter().filter(|event| is_kind(event, "phantom-port"));
         let before = std::mem::replace(&mut refused, phantoms.count());
         assert!(
@@ -430,7 +430,7 @@ fn s1_s2_honest_text_in_odd_pieces_opens_the_port() {
     for form in Form::ALL {
         let mut client = bed.liar(form.mss());
         let port = form.ask(&mut client).expect("an answer");
-        thread::sleep(READ);
+        guard.wait_for_pinhole(port).expect("it is read");
         let knock = client.knock(port).expect("a try");
         assert_eq!(knock, Knock::Answered, "{form:?}\n{}", guard.log());
     }
@@ -446,7 +446,7 @@ fn s1_an_answer_cut_at_every_byte_opens_the_port() {
         let mode = format!("SITE MODE cut {cut}");
         client.ask(&mode, "so be it\r\n").expect("an answer");
         let port = announced(&client.ask("PASV", ")\r\n").expect("an answer"));
-        thread::sleep(Duration::from_millis(25));
+        guard.wait_for_pinhole(port).expect("it is read");
         let knock = client.knock(port).expect("a try");
         assert_eq!(knock, Knock::Answered, "cut at {cut}\n{}", guard.log());
     }

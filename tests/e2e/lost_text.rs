@@ -43,10 +43,8 @@ fn transfer(bed: &Bed, guard: &Guard, ftp: &mut FtpClient) {
     let announced = ftp.passive(Commands::Classic).expect("PASV");
     // With text as the authority a client must not be faster than the guard.
     guard
-        .wait_for_event("of the pinhole", |event| {
-            is_kind(event, "pinhole-made") && event["port"] == announced.port()
-        })
-        .expect("event");
+        .wait_for_pinhole(announced.port())
+        .expect("it is made");
     let content = bed.sandbox.client().enter(|| {
         let data =
             client::connect(announced).unwrap_or_else(|error| panic!("{error:#}\n{}", guard.log()));

@@ -21,4 +21,6 @@ users.add_anonymous(root)
 FTPHandler.authorizer = users
 FTPHandler.passive_ports = range(50000, 50032)
 FTPHandler.permit_foreign_addresses = True
-getattr(servers, server)(('0.0.0.0', int(port)), FTPHandler).serve_forever()
+listening = getattr(servers, server)(('0.0.0.0', int(port)), FTPHandler)
+print('listening', flush=True)
+listening.serve_forever()

@@ -1,6 +1,6 @@
 //! Multipath TCP (RFC 8684).
 
-use std::{process::Command, thread, time::Duration};
+use std::{process::Command, time::Duration};
 
 use ftpguard_common::verdict::Reason;
 use ftpguard_tests::{
@@ -15,7 +15,7 @@ use ftpguard_tests::{
     target::Target,
 };
 
-use crate::help::{control, guard, guard_with, is_kind, network_counter, race, stage};
+use crate::help::{control, guard, guard_with, network_counter, race, stage};
 
 /// An ftpd whose sockets are Multipath TCP's, as programs in Go have them by default.
 const FTPD: &str = include_str!("mptcp_ftpd.py");
@@ -60,8 +60,11 @@ fn multipath_stage(class: &str) -> (Stage, Process) {
         .args(["-c", FTPD])
         .arg(stage.sandbox.folder().join("ftp"))
         .args([&CONTROL_PORT.to_string(), class]);
-    let ftpd = stage.sandbox.server().spawn(&mut ftpd).expect("the ftpd");
-    thread::sleep(Duration::from_secs(2));
+    let mut ftpd = stage.sandbox.server().spawn(&mut ftpd).expect("the ftpd");
+    ftpd.wait_for_line("listener", Duration::from_secs(30), |line| {
+        line == "listening"
+    })
+    .expect("it listens");
     (stage, ftpd)
 }
 
@@ -179,11 +182,7 @@ fn f3_a_client_over_multipath_tcp_beside_another() {
         .expect("a session");
     let announced = ftp.passive(Commands::Classic).expect("a port");
     guard
-        .wait_for_event("of the text", |event| {
-            is_kind(event, "pinhole-made")
-                && event["origin"] == "text"
-                && event["port"] == announced.port()
-        })
+        .wait_for_pinhole(announced.port())
         .expect("the reply is read");
     let theft = attack::knock(other, announced).expect("a try");
     let told = format!("{theft:?}\n{}", guard.log());

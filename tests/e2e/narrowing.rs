@@ -1,6 +1,6 @@
 //! What text narrows (rules O10, C5), and that no honest client loses a transfer by it (rule O5).
 
-use std::{io::Read as _, net::TcpListener, thread};
+use std::{fs, io::Read as _, net::TcpListener, thread};
 
 use ftpguard_common::verdict::Reason;
 use ftpguard_tests::{
@@ -118,6 +118,8 @@ fn o5_pipelined_ports() {
                     .and_then(|reply| reply.expect(code, "a pipelined command"))
                     .unwrap_or_else(|error| panic!("{error:#}\n{}", guard.log()));
             }
+            guard.settle().expect("it is read");
+            go_on(&stage);
             let (data, _) = listener.accept().expect("the ftpd connected");
             client::read_all(data).expect("data").len()
         })
@@ -170,7 +172,13 @@ fn o10_an_accepted_port_narrows() {
         // While SITE is not read it binds nothing: narrowing waits for the daemon.
         ftp.send("NOOP").expect("sent");
         ftp.reply().expect("reply");
-        refused(&guard, &mut ftp, &connect, Reason::ConnectToOtherPort);
+        refused(
+            &stage,
+            &guard,
+            &mut ftp,
+            &connect,
+            Reason::ConnectToOtherPort,
+        );
         let mut content = Vec::new();
         ftp.send(&format!("RETR {SMALL_FILE}")).expect("sent");
         let (mut data, _) = listener.accept().expect("the announced port is open");
@@ -205,7 +213,13 @@ fn c7_o10_rein_ends_narrowing() {
             .and_then(|reply| reply.expect(200, "PORT"))
             .expect("accepted");
         assert_eq!(session(&guard, &ftp)["active_port"], 40_000);
-        refused(&guard, &mut ftp, &connect, Reason::ConnectToOtherPort);
+        refused(
+            &stage,
+            &guard,
+            &mut ftp,
+            &connect,
+            Reason::ConnectToOtherPort,
+        );
         for (line, code) in [("REIN", 220), ("USER anonymous", 331), ("PASS x", 230)] {
             ftp.expect(line, code).expect("anew");
         }
@@ -216,13 +230,15 @@ fn c7_o10_rein_ends_narrowing() {
     }
 }
 
-/// The ftpd is told to connect, slowly enough for the guard to have read it, and may not.
-fn refused(guard: &Guard, ftp: &mut FtpClient, line: &str, reason: Reason) {
+/// The ftpd is told to connect, goes on when the guard has read it, and may not.
+fn refused(stage: &Stage, guard: &Guard, ftp: &mut FtpClient, line: &str, reason: Reason) {
     let before = guard.counter(reason).expect("status");
     ftp.send(&format!("SITE WAIT\r\n{line}")).expect("sent");
     ftp.reply()
         .and_then(|reply| reply.expect(200, "WAIT"))
         .expect("200");
+    guard.settle().expect("it is read");
+    go_on(stage);
     let reply = ftp.reply().expect("a reply");
     assert_eq!(reply.code, 425, "{}\n{}", reply.text, guard.log());
     assert!(reply.text.contains("not permitted"), "{}", reply.text);
@@ -237,6 +253,11 @@ fn refused(guard: &Guard, ftp: &mut FtpClient, line: &str, reason: Reason) {
         })
         .expect("event");
     assert_eq!(event["reason"], reason.label());
+}
+
+/// Ends a `SITE WAIT`.
+fn go_on(stage: &Stage) {
+    fs::write(stage.ftpd.root().join("go"), "").expect("a file");
 }
 
 /// C5: after EPSV ALL the client opens every data connection itself. An ftpd that obeys PORT all
@@ -268,7 +289,13 @@ fn c5_after_epsv_all_the_ftpd_connects_to_nobody() {
         ftp.expect("EPSV ALL", 200).expect("EPSV ALL");
         session(&guard, &ftp);
         active(&mut ftp);
-        refused(&guard, &mut ftp, &retrieve, Reason::ConnectAfterEpsvAll);
+        refused(
+            &stage,
+            &guard,
+            &mut ftp,
+            &retrieve,
+            Reason::ConnectAfterEpsvAll,
+        );
         let syns = watch.stop().expect("watch");
         assert!(!syns.contains(&target.address()), "{syns:?}");
         let content = client
@@ -277,6 +304,7 @@ fn c5_after_epsv_all_the_ftpd_connects_to_nobody() {
             .unwrap_or_else(|error| panic!("passive: {error:#}\n{}", guard.log()));
         assert!(stage.is_file(&content));
         refused(
+            &stage,
             &guard,
             &mut ftp,
             &format!("SITE CONNECT {}", target.address().port()),

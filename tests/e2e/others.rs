@@ -157,11 +157,13 @@ fn other_tcx_programs_go_on_running() {
     play(&stage, Scene::Active, Winner::Honest, Some(&guard));
     let (theft, _) = race(&stage, control(stage.sandbox.server()));
     assert!(matches!(theft, Answer::Silent), "{theft:?}");
-    // Each reports every 20 milliseconds.
-    std::thread::sleep(Duration::from_millis(100));
     for (place, (other, before)) in others.iter().zip(before).enumerate() {
-        let now = count(other);
-        assert!(now > before + 50, "program {place}: {before}, then {now}");
+        // Each reports every 20 milliseconds.
+        let goes_on = (0..250).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            count(other) > before + 50
+        });
+        assert!(goes_on, "program {place}: {before}, then {}", count(other));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pinholes that end by what the client says (rules C6, C7). The server keeps the listener of its
 //! first answer open, so nothing but the end of the pinhole keeps anybody from it.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::net::SocketAddr;
 
 use ftpguard_tests::{
     FtpClient, Guard,
@@ -14,9 +14,6 @@ use crate::{
     contradictions::{Bed, is_silent},
     help::is_kind,
 };
-
-/// Time for the guard to read what was said: in socket tracking it does so 20 times a second.
-const READ: Duration = Duration::from_millis(120);
 
 /// What the client says after a PASV whose port it has not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +88,7 @@ fn revokes_in(tracking: &'static str, word: Word) {
             is_kind(event, "pinhole-made") && event["port"] == kept.port()
         })
         .expect("event");
-    thread::sleep(READ);
+    guard.settle().expect("it is read");
     word.say(&mut ftp);
     let wanted = match (tracking, word) {
         // The kernel side sees the next listen() before there is an answer.
@@ -107,7 +104,7 @@ fn revokes_in(tracking: &'static str, word: Word) {
     for _ in 0..5 {
         let (mut ftp, kept) = ask(&bed, client);
         word.say(&mut ftp);
-        thread::sleep(READ);
+        guard.settle().expect("it is read");
         for host in [client, thief] {
             assert!(is_silent(host, kept), "{word:?} at once\n{}", guard.log());
         }

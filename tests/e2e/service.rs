@@ -291,7 +291,7 @@ fn detach_ends_the_guard_of_the_unit() {
 #[test]
 fn the_watchdog_starts_a_guard_that_hangs_again() {
     let sandbox = Sandbox::new().expect("sandbox");
-    let manager = boot(&sandbox, &drop_in("", "WatchdogSec=3\nRestartSec=100ms"));
+    let manager = boot(&sandbox, &drop_in("", "WatchdogSec=5\nRestartSec=100ms"));
     let first = manager.wait_until_active(NAME).expect("the guard is ready");
     thread::sleep(Duration::from_secs(7));
     let restarts = || manager.property(NAME, "NRestarts").expect("restarts");

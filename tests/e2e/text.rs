@@ -61,7 +61,7 @@ fn i2_thieves_reach_nothing() {
 fn sequential_transfers_all_arrive() {
     let stage = stage(Settings::of(Kind::Vsftpd));
     let _guard = guard_with(&stage, &text());
-    let sequence = measure::passive(&stage, Family::V4, 50, Duration::from_mins(1))
+    let sequence = measure::passive(&stage, Family::V4, 50, Duration::from_mins(3))
         .expect("sequential transfers");
     assert_eq!(sequence.times.len(), 50);
     println!("{} of 50 first SYNs lost", sequence.lost);

@@ -219,7 +219,7 @@ fn active_connections_of_others() {
         .thief()
         .run(&mut curl, Duration::from_secs(5))
         .expect("curl runs");
-    assert_eq!(client.accepted(), 1, "{}", guard.log());
+    assert_eq!(client.wait_for_accepted(1), 1, "{}", guard.log());
 }
 
 /// The server passes on what the thief sends to the third host.

@@ -69,7 +69,8 @@ fn admits(kind: Kind, uses: u8, at_once: bool) {
         );
     }
     let told_uses = guard
-        .events()
+        .all_events()
+        .expect("events")
         .iter()
         .filter(|event| is_kind(event, "pinhole-used"))
         .count();

@@ -173,7 +173,8 @@ fn refuses_the_bounce_itself(stage: &Stage) {
 /// Who made the pinholes so far.
 pub(crate) fn origins(guard: &Guard) -> Vec<String> {
     guard
-        .events()
+        .all_events()
+        .expect("events")
         .iter()
         .filter(|event| is_kind(event, "pinhole-made"))
         .filter_map(|event| event["origin"].as_str().map(str::to_owned))

@@ -389,7 +389,7 @@ fn f3_one_slow_client_does_not_lower_the_level_of_the_others() {
     // that long on the way, as a really busy one would be.
     let busy = format!("{}PASV", "STAT /\r\n".repeat(1_000));
     slow.send(&busy).expect("sent");
-    thread::sleep(Duration::from_millis(200));
+    slow.reply().expect("it has read them");
     let ftpd = Pid::from_raw(stage.ftpd.id().cast_signed());
     kill(ftpd, Signal::SIGSTOP).expect("it stops for a while");
     thread::sleep(Duration::from_millis(1_500));

@@ -83,7 +83,7 @@ pub fn mount() -> Result<PathBuf> {
 /// Kills the processes of a control group that was made here, and removes it with those below.
 pub fn remove(path: &Path) {
     // New ones may be forked while the old ones are killed, and the kernel needs a moment.
-    for _ in 0..200 {
+    for _ in 0..1000 {
         for child in fs::read_dir(path).into_iter().flatten().flatten() {
             if child.file_type().is_ok_and(|kind| kind.is_dir()) {
                 remove(&child.path());

@@ -32,9 +32,11 @@ use crate::{
 pub const BINARY: &str = "FTPGUARD_BIN";
 
 /// How long the guard may take until it says that it is ready.
-const READY: Duration = Duration::from_secs(20);
+const READY: Duration = Duration::from_mins(1);
 /// How long a command that is to end by itself may take.
-const SHORT: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_mins(1);
+/// How long it is waited for what the guard is to say or to count.
+const SOON: Duration = Duration::from_secs(10);
 
 /// What `ftpguard run` is told.
 #[derive(Clone, Debug)]
@@ -287,9 +289,71 @@ impl Guard {
             .collect()
     }
 
+    /// The events so far, with all of what the kernel told before this: the guard reads that before
+    /// it answers, and what it has written is waited for.
+    pub fn all_events(&self) -> Result<Vec<Value>> {
+        let finished = self.ask(&["events", "--json"])?.success("ftpguard")?;
+        let last = finished.stdout.lines().last();
+        let last: Option<Value> = last
+            .map(serde_json::from_str)
+            .transpose()
+            .with_context(|| format!("no JSON:\n{}", finished.stdout))?;
+        let deadline = Instant::now() + SOON;
+        loop {
+            let events = self.events();
+            if last.as_ref().is_none_or(|last| events.contains(last)) {
+                return Ok(events);
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "{last:?} was not written; the guard's output:\n{}",
+                    self.log()
+                );
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until the guard has read what the kernel told and captured before: it does so before
+    /// it answers a question.
+    pub fn settle(&self) -> Result<()> {
+        self.list("sessions").map(drop)
+    }
+
+    /// Waits until there is a pinhole for this port.
+    pub fn wait_for_pinhole(&self, port: u16) -> Result<()> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let pinholes = self.list("pinholes")?;
+            let mut rows = pinholes.as_array().into_iter().flatten();
+            if rows.any(|row| row["port"] == port) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("none for port {port} among {pinholes:#}\n{}", self.log());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until no control connection is open, as the guard sees it.
+    pub fn wait_until_idle(&self) -> Result<()> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let sessions = self.list("sessions")?;
+            if sessions.as_array().is_some_and(Vec::is_empty) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("still open: {sessions:#}\n{}", self.log());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Waits for an event that `wanted` accepts.
     pub fn wait_for_event(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
-        let deadline = Instant::now() + Duration::from_secs(3);
+        let deadline = Instant::now() + SOON;
         loop {
             if let Some(event) = self.events().into_iter().find(&wanted) {
                 return Ok(event);
@@ -335,7 +399,7 @@ impl Guard {
 
     /// Waits until the counter is at least `count`, and returns it.
     pub fn wait_for_counter(&self, reason: Reason, count: u64) -> Result<u64> {
-        let deadline = Instant::now() + Duration::from_secs(3);
+        let deadline = Instant::now() + SOON;
         loop {
             let now = self.counter(reason)?;
             if now >= count {

@@ -179,7 +179,7 @@ impl Process {
         let (lines, _) = self
             .log
             .changed
-            .wait_timeout_while(lines, Duration::from_millis(500), |lines| lines.ended < 2)
+            .wait_timeout_while(lines, Duration::from_secs(2), |lines| lines.ended < 2)
             .unwrap_or_else(PoisonError::into_inner);
         Ok(Finished {
             status,

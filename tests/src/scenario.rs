@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A refusal that the ftpd reports later than this was a time-out, not a refusal (rule O4).
-pub const AT_ONCE: Duration = Duration::from_millis(500);
+pub const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// A service port, for bounces to the client itself: `printer`, below 1024.
 const LOW_PORT: u16 = 515;

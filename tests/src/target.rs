@@ -80,11 +80,11 @@ impl Target {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Waits until it has accepted this many connections; gives up after a second. Returns how
+    /// Waits until it has accepted this many connections; gives up after five seconds. Returns how
     /// many it has accepted by then.
     #[must_use]
     pub fn wait_for_accepted(&self, count: usize) -> usize {
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + Duration::from_secs(5);
         while self.accepted() < count && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }

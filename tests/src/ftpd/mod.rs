@@ -301,8 +301,34 @@ impl Ftpd {
             }
             thread::sleep(Duration::from_millis(5));
         }
+        // A guard that starts now would take this one for a client that was there before it.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while is_serving(port.port())? && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
         Ok(())
     }
+}
+
+/// Whether this network namespace has a connection to its port that the ftpd has not closed
+/// (`/proc/net/tcp`, Documentation/networking/proc_net_tcp.rst).
+fn is_serving(port: u16) -> Result<bool> {
+    /// `TCP_ESTABLISHED` and `TCP_CLOSE_WAIT` (include/net/tcp_states.h).
+    const OPEN: [&str; 2] = ["01", "08"];
+    let local = format!(":{port:04X}");
+    for table in ["tcp", "tcp6"] {
+        let path = format!("/proc/thread-self/net/{table}");
+        let lines = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let is_open = |line: &str| {
+            let mut fields = line.split_whitespace().skip(1);
+            let is_ours = fields.next().is_some_and(|end| end.ends_with(&local));
+            is_ours && fields.nth(1).is_some_and(|state| OPEN.contains(&state))
+        };
+        if lines.lines().any(is_open) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Bytes without a pattern that a damaged transfer could repeat (a linear congruential

@@ -3,7 +3,7 @@
 #   EPSV ALL      is accepted, and PORT obeyed all the same
 #   SITE CONNECT  connects to that port of the client, whatever PORT said
 #   SITE BIND     takes a port without listening yet; SITE LISTEN listens on it
-#   SITE WAIT     lets a moment pass
+#   SITE WAIT     is answered, and goes on once there is a file "go", which it takes away
 #   SITE KEEP     one listener is kept, and announced for each PASV
 #   SITE WIDE     listens on the wildcard address from now on
 #   SITE SHARE    listens on that port beside other sessions (SO_REUSEPORT), and keeps the listener
@@ -107,8 +107,16 @@ class Session:
         elif what == 'ADVANCE':
             self.kept = advance
         elif what == 'WAIT':
-            time.sleep(0.3)
+            self.reply('200 waiting')
+            return self.wait()
         self.reply('200 done')
+
+    def wait(self):
+        go = os.path.join(root, 'go')
+        deadline = time.monotonic() + 30
+        while not os.path.exists(go) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        os.unlink(go)
 
     def connect(self, number):
         data = socket.socket(self.control.family)
