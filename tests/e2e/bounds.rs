@@ -161,8 +161,9 @@ fn k9_a_session_without_room_takes_no_other_pinhole() {
             let port = first.passive(Commands::Classic).expect("PASV");
             let other = admitted(&stage, stage.sandbox.third(), 1);
             assert_eq!(other, [false], "{}", guard.log());
-            let data = client::connect(port).expect("its pinhole is there");
-            let content = first.receive(FILE, data.stream).expect("the file");
+            let content = first
+                .retrieve_announced(FILE, port)
+                .expect("its pinhole is there");
             assert!(stage.is_file(&content));
             let content = first
                 .retrieve_passive(FILE, Commands::Classic)
@@ -352,8 +353,9 @@ fn more_processes_than_the_guard_may_open_files() {
             let mut ftp = stage.login(Family::V4).expect("login");
             let announced = ftp.passive(Commands::Classic).expect("PASV");
             let guard = guard_with(&stage, &options);
-            let data = client::connect(announced).expect("its pinhole was adopted");
-            let content = ftp.receive(FILE, data.stream).expect("the file");
+            let content = ftp
+                .retrieve_announced(FILE, announced)
+                .expect("its pinhole was adopted");
             assert!(stage.is_file(&content));
             play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
             // Longer than between two looks at all sockets.
@@ -525,8 +527,8 @@ fn k9_an_acceptor_without_room_is_none_of_its_sessions() {
                 guard.log()
             );
             let content = stage.sandbox.client().enter(|| {
-                let data = client::connect(announced).expect("its own client");
-                ftp.receive(FILE, data.stream).expect("the file")
+                ftp.retrieve_announced(FILE, announced)
+                    .expect("its own client")
             });
             assert!(stage.is_file(&content.expect("namespace")));
         }
@@ -583,8 +585,9 @@ fn k9_a_full_table_of_any_kind_harms_nobody_else() {
                 let own = attack::knock(stage.sandbox.third(), port).expect("a try");
                 println!("{map}: the newcomer: {own:?}");
 
-                let data = client::connect(announced).expect("its pinhole is there");
-                let content = first.receive(FILE, data.stream).expect("the file");
+                let content = first
+                    .retrieve_announced(FILE, announced)
+                    .expect("its pinhole is there");
                 assert!(stage.is_file(&content), "{}", log());
             })
             .expect("namespace");

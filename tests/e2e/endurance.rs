@@ -101,9 +101,9 @@ fn m2_the_kernel_goes_on_guarding_without_the_daemon() {
                 let port = announced.passive(Commands::Classic).expect("PASV");
                 let mut idle = stage.login(Family::V6).expect("login");
                 let runtime = guard.kill().expect("it is killed");
-                let data = client::connect(port).expect("the pinhole is there");
-                assert_eq!(data.syns_lost, 0);
-                let content = announced.receive(FILE, data.stream).expect("the file");
+                let content = announced
+                    .retrieve_announced(FILE, port)
+                    .expect("the pinhole is there");
                 assert!(stage.is_file(&content));
                 play_all(&stage, None);
                 let content = idle
@@ -120,9 +120,9 @@ fn m2_the_kernel_goes_on_guarding_without_the_daemon() {
 
                 let port = announced.passive(Commands::Classic).expect("PASV");
                 let guard = again(&stage, &options, &runtime);
-                let data = client::connect(port).expect("the pinhole is there still");
-                assert_eq!(data.syns_lost, 0);
-                let content = announced.receive(FILE, data.stream).expect("the file");
+                let content = announced
+                    .retrieve_announced(FILE, port)
+                    .expect("the pinhole is there still");
                 assert!(stage.is_file(&content));
                 play_all(&stage, Some(&guard));
                 assert_eq!(counted_by_one_transfer(&stage, &guard), 1);
@@ -166,8 +166,9 @@ fn k10_a_state_that_does_not_fit_is_replaced() {
                 let port = announced.passive(Commands::Classic).expect("PASV");
                 let runtime = guard.kill().expect("it is killed");
                 let guard = again(&stage, &other, &runtime);
-                let data = client::connect(port).expect("an adopted pinhole");
-                let content = announced.receive(FILE, data.stream).expect("the file");
+                let content = announced
+                    .retrieve_announced(FILE, port)
+                    .expect("an adopted pinhole");
                 assert!(stage.is_file(&content));
                 assert_eq!(states(&runtime), 1, "the former one is gone");
                 assert_eq!(counted_by_one_transfer(&stage, &guard), 1);
@@ -299,9 +300,9 @@ fn k10_a_restart_leaves_no_gap() {
             assert!(matches!(thief, Answer::Silent), "taken over: {thief:?}");
             let content = running.receive(FILE, data.stream).expect("the file");
             assert!(stage.is_file(&content));
-            let data = client::connect(port).expect("the announced port");
-            assert_eq!(data.syns_lost, 0);
-            let content = announced.receive(FILE, data.stream).expect("the file");
+            let content = announced
+                .retrieve_announced(FILE, port)
+                .expect("the announced port");
             assert!(stage.is_file(&content));
             guard
         })
@@ -389,9 +390,9 @@ fn k10_killed_over_and_over_while_clients_transfer() {
                     let mut ftp = stage.login(family).expect("login");
                     for _ in 0..5 {
                         let announced = ftp.passive(Commands::of(family)).expect("passive");
-                        let data = client::connect(announced).expect("data connection");
-                        assert_eq!(data.syns_lost, 0, "a first SYN was lost");
-                        let content = ftp.receive(FILE, data.stream).expect("the file");
+                        let content = ftp
+                            .retrieve_announced(FILE, announced)
+                            .expect("data connection");
                         assert!(stage.is_file(&content));
                         count += 1;
                     }
@@ -575,8 +576,9 @@ fn k10_a_start_forgets_listeners_that_a_killed_one_left() {
             let runtime = guard.kill().expect("it is killed");
             let guard = again(&stage, &options, &runtime);
             assert_eq!(listeners(&guard), known, "{}", guard.log());
-            let data = client::connect(announced).expect("the pinhole is there still");
-            let content = ftp.receive(FILE, data.stream).expect("the file");
+            let content = ftp
+                .retrieve_announced(FILE, announced)
+                .expect("the pinhole is there still");
             assert!(stage.is_file(&content));
             play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
         })
@@ -631,8 +633,9 @@ fn what_has_no_socket_is_swept() {
             assert_eq!(sessions(&guard), Some(1), "{}", guard.log());
             assert_refused(&stage, &guard, left_behind, Reason::ClosedPort);
             assert_refused(&stage, &guard, announced.port(), Reason::NoPinhole);
-            let data = client::connect(announced).expect("its pinhole is there");
-            let content = ftp.receive(FILE, data.stream).expect("the file");
+            let content = ftp
+                .retrieve_announced(FILE, announced)
+                .expect("its pinhole is there");
             assert!(stage.is_file(&content));
             let content = ftp
                 .retrieve_passive(FILE, Commands::Classic)

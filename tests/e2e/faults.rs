@@ -6,7 +6,7 @@ use std::{fmt::Write as _, path::Path};
 
 use ftpguard_tests::{
     Family, Guard,
-    client::{self, Commands},
+    client::Commands,
     ftpd::{FILE, Kind, Settings},
     guard::{self, Options},
     sandbox::INTERFACE,
@@ -128,10 +128,9 @@ fn one_round(
             let started = Guard::start_in(&stage.sandbox, options, runtime);
             let step = started.as_ref().err().map(step);
             let told = || format!("{step:?}");
-            let data =
-                client::connect(announced).unwrap_or_else(|error| panic!("{}: {error:#}", told()));
-            assert_eq!(data.syns_lost, 0, "{}", told());
-            let content = ftp.receive(FILE, data.stream).expect("the file");
+            let content = ftp
+                .retrieve_announced(FILE, announced)
+                .unwrap_or_else(|error| panic!("{}: {error:#}", told()));
             assert!(stage.is_file(&content), "{}", told());
             assert_eq!(winner(stage), Winner::Honest, "{}", told());
             if let Some(step) = &step {

@@ -66,9 +66,9 @@ fn k10_sessions_that_are_open_at_the_start_are_adopted() {
                     let guard = guard(&stage);
                     let log = || format!("{kind:?} {family:?}\n{}", guard.log());
 
-                    let data =
-                        client::connect(port).unwrap_or_else(|error| panic!("{error:#} {}", log()));
-                    let content = announced.receive(FILE, data.stream).expect("the file");
+                    let content = announced
+                        .retrieve_announced(FILE, port)
+                        .unwrap_or_else(|error| panic!("{error:#} {}", log()));
                     assert!(stage.is_file(&content));
 
                     let content = ftp

@@ -128,8 +128,9 @@ fn k8_a_shared_endpoint_that_its_first_socket_leaves() {
             assert_eq!(got_in, !guarded, "{answer:?}\n{}", log());
             if guarded {
                 let content = other.enter(|| {
-                    let data = client::connect(announced).expect("its own client");
-                    second.receive(FILE, data.stream).expect("the file")
+                    second
+                        .retrieve_announced(FILE, announced)
+                        .expect("its own client")
                 });
                 assert!(stage.is_file(&content.expect("namespace")), "{}", log());
             }
@@ -188,10 +189,8 @@ fn f4_a_listener_bound_in_advance() {
             assert_eq!(announced.port(), 50_000);
             assert_silent(sandbox.thief(), announced, &guard, "a stranger");
             let content = sandbox.client().enter(|| {
-                let data = client::connect(announced)
-                    .unwrap_or_else(|error| panic!("{error:#}\n{}", guard.log()));
-                assert_eq!(data.syns_lost, 0, "{}", guard.log());
-                ftp.receive(FILE, data.stream).expect("the file")
+                ftp.retrieve_announced(FILE, announced)
+                    .unwrap_or_else(|error| panic!("{error:#}\n{}", guard.log()))
             });
             assert!(stage.is_file(&content.expect("namespace")));
         }
@@ -224,10 +223,8 @@ fn f2_the_process_that_listens_was_never_seen() {
             assert!(made, "{}", guard.log());
             assert_silent(sandbox.thief(), announced, &guard, "a stranger");
             let content = sandbox.client().enter(|| {
-                let data = client::connect(announced)
-                    .unwrap_or_else(|error| panic!("{error:#}\n{}", guard.log()));
-                assert_eq!(data.syns_lost, 0, "{}", guard.log());
-                ftp.receive(FILE, data.stream).expect("the file")
+                ftp.retrieve_announced(FILE, announced)
+                    .unwrap_or_else(|error| panic!("{error:#}\n{}", guard.log()))
             });
             assert!(stage.is_file(&content.expect("namespace")));
         }

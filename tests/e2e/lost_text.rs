@@ -2,12 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use ftpguard_tests::{
-    FtpClient, Guard,
-    client::{self, Commands},
-    ftpd::FILE,
-    scripted::CONTENT,
-};
+use ftpguard_tests::{FtpClient, Guard, client::Commands, ftpd::FILE, scripted::CONTENT};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -46,10 +41,8 @@ fn transfer(bed: &Bed, guard: &Guard, ftp: &mut FtpClient) {
         .wait_for_pinhole(announced.port())
         .expect("it is made");
     let content = bed.sandbox.client().enter(|| {
-        let data =
-            client::connect(announced).unwrap_or_else(|error| panic!("{error:#}\n{}", guard.log()));
-        assert_eq!(data.syns_lost, 0, "{}", guard.log());
-        ftp.receive(FILE, data.stream).expect("the file")
+        ftp.retrieve_announced(FILE, announced)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", guard.log()))
     });
     assert_eq!(content.expect("namespace"), CONTENT);
 }

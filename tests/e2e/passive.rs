@@ -246,8 +246,9 @@ fn a_second_pasv_after_an_unused_one() {
                 };
                 let answer = knock(stage.sandbox.client(), first).expect("a try");
                 assert!(matches!(answer, Answer::Silent), "{kind:?}: {answer:?}");
-                let data = client::connect(second).expect("data connection");
-                let content = ftp.receive(FILE, data.stream).expect("the file");
+                let content = ftp
+                    .retrieve_announced(FILE, second)
+                    .expect("data connection");
                 assert!(stage.is_file(&content), "{kind:?}\n{}", guard.log());
             })
             .expect("namespace");

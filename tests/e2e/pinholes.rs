@@ -7,7 +7,7 @@ use ftpguard_common::verdict::Reason;
 use ftpguard_tests::{
     Family, FtpClient, Guard,
     attack::{self, Answer},
-    client::{self, Commands},
+    client::Commands,
     ftpd::{FILE, Kind, Settings},
     raw::{RawWire, hardware_address},
     sandbox::INTERFACE,
@@ -113,10 +113,8 @@ fn k6_a_forged_syn_burns_nothing() {
             let status = guard.status().expect("status");
             assert_eq!(status["pinholes"], 1, "{kind:?}\n{}", guard.log());
             let content = client.enter(|| {
-                let data = client::connect(announced)
-                    .unwrap_or_else(|error| panic!("{kind:?}: {error:#}\n{}", guard.log()));
-                assert_eq!(data.syns_lost, 0, "{kind:?}\n{}", guard.log());
-                ftp.receive(FILE, data.stream).expect("the file")
+                ftp.retrieve_announced(FILE, announced)
+                    .unwrap_or_else(|error| panic!("{kind:?}: {error:#}\n{}", guard.log()))
             });
             assert!(stage.is_file(&content.expect("namespace")));
             wait_for_pinholes(&guard, 0);
@@ -170,9 +168,8 @@ fn k3_a_pinhole_is_at_the_control_connections_address() {
             guard.log()
         );
         let content = client.enter(|| {
-            let data = client::connect(announced).expect("the address it spoke to");
-            assert_eq!(data.syns_lost, 0);
-            ftp.receive(FILE, data.stream).expect("the file")
+            ftp.retrieve_announced(FILE, announced)
+                .expect("the address it spoke to")
         });
         assert!(stage.is_file(&content.expect("namespace")));
     }

@@ -186,9 +186,7 @@ fn o9_strangers_first_at_the_proxy() {
             let answer = attack::knock(host, announced).expect("a try");
             assert!(matches!(answer, Answer::Silent), "{answer:?}");
         }
-        let data = client::connect(announced).expect("connect");
-        assert_eq!(data.syns_lost, 0);
-        ftp.receive(FILE, data.stream).expect("the file")
+        ftp.retrieve_announced(FILE, announced).expect("connect")
     });
     assert!(stage.is_file(&content.expect("namespace")));
     for guard in &guards {

@@ -192,6 +192,18 @@ impl FtpClient {
         self.receive(name, data.stream)
     }
 
+    /// Fetches a file from a port that was announced already. A first SYN that is lost costs an
+    /// honest client a second, and is an error.
+    pub fn retrieve_announced(&mut self, name: &str, announced: SocketAddr) -> Result<Vec<u8>> {
+        let data = connect(announced)?;
+        ensure!(
+            data.syns_lost == 0,
+            "{} SYNs to {announced} lost",
+            data.syns_lost
+        );
+        self.receive(name, data.stream)
+    }
+
     /// Stores a file over a passive data connection.
     pub fn store_passive(&mut self, name: &str, content: &[u8], commands: Commands) -> Result<()> {
         let announced = self.passive(commands)?;
