@@ -311,8 +311,9 @@ impl Guard {
     }
 
     /// Socket tracking: whether the listener belongs to a process of which nobody can tell for whom
-    /// it listens: its threads do not tell, or it is not seen to read. Then the reply that announces it does: from now on it admits the client
-    /// of that reply only, instead of all who hold control connections (rules P3, P4).
+    /// it listens: its threads do not tell, or it is not seen to read. Then the reply that announces
+    /// it does: from now on it admits the client of that reply only, instead of all who hold control
+    /// connections (rules P3, P4).
     ///
     /// Listeners that were there before the guard may serve several clients, and stay as they are.
     fn is_unattributed(&self, key: &SessionKey, port: Port) -> Result<bool, KernelError> {
