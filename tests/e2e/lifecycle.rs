@@ -191,7 +191,7 @@ fn leaves_nothing(signal: Signal) {
         play(&stage, Scene::ThiefFirst, Winner::Honest, Some(&guard));
         let stopped = guard.stop(signal).expect("it stops");
         assert!(stopped.status.success(), "{stopped:?}");
-        assert!(stopped.took < Duration::from_secs(4), "{stopped:?}");
+        assert!(stopped.took < Duration::from_secs(2), "{stopped:?}");
         let totals = &stopped.totals;
         assert!(totals["sessions"].as_u64() >= Some(2), "{totals}");
         let denied = &totals["verdicts"][Reason::NoPinhole.label()];

@@ -24,7 +24,7 @@ const EACH: u16 = 512;
 const WATCHED: Duration = Duration::from_secs(8);
 /// How late the heartbeat, an answer and the end may be. The daemon counts as dead after five
 /// seconds.
-const LIMIT: Duration = Duration::from_millis(4_500);
+const LIMIT: Duration = Duration::from_secs(3);
 
 /// Somebody who listens on so many ports in a loop, and holds so many files.
 fn listens(stage: &Stage, number: u16, files: u32) -> Process {
