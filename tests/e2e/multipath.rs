@@ -6,7 +6,7 @@ use ftpguard_common::verdict::Reason;
 use ftpguard_tests::{
     Family, FtpClient,
     attack::{self, Answer},
-    client::{self, Commands},
+    client::Commands,
     ftpd::{CONTROL_PORT, FILE, Kind, Settings},
     guard::Options,
     process::{Finished, Process},
@@ -187,11 +187,9 @@ fn f3_a_client_over_multipath_tcp_beside_another() {
     let theft = attack::knock(other, announced).expect("a try");
     let told = format!("{theft:?}\n{}", guard.log());
     assert!(matches!(theft, Answer::Silent), "{told}");
-    let content = client.enter(|| {
-        let data = client::connect(announced)?;
-        ftp.receive(FILE, data.stream)
-    });
-    let content = content.expect("namespace");
+    let content = client
+        .enter(|| ftp.retrieve_announced(FILE, announced))
+        .expect("namespace");
     assert!(content.is_ok_and(|content| stage.is_file(&content)));
     drop(beside);
     let status = guard.status().expect("status");

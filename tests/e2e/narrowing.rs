@@ -172,13 +172,8 @@ fn o10_an_accepted_port_narrows() {
         // While SITE is not read it binds nothing: narrowing waits for the daemon.
         ftp.send("NOOP").expect("sent");
         ftp.reply().expect("reply");
-        refused(
-            &stage,
-            &guard,
-            &mut ftp,
-            &connect,
-            Reason::ConnectToOtherPort,
-        );
+        let reason = Reason::ConnectToOtherPort;
+        refused(&stage, &guard, &mut ftp, &connect, reason);
         let mut content = Vec::new();
         ftp.send(&format!("RETR {SMALL_FILE}")).expect("sent");
         let (mut data, _) = listener.accept().expect("the announced port is open");
@@ -213,13 +208,8 @@ fn c7_o10_rein_ends_narrowing() {
             .and_then(|reply| reply.expect(200, "PORT"))
             .expect("accepted");
         assert_eq!(session(&guard, &ftp)["active_port"], 40_000);
-        refused(
-            &stage,
-            &guard,
-            &mut ftp,
-            &connect,
-            Reason::ConnectToOtherPort,
-        );
+        let reason = Reason::ConnectToOtherPort;
+        refused(&stage, &guard, &mut ftp, &connect, reason);
         for (line, code) in [("REIN", 220), ("USER anonymous", 331), ("PASS x", 230)] {
             ftp.expect(line, code).expect("anew");
         }

@@ -298,20 +298,13 @@ impl Guard {
             .map(serde_json::from_str)
             .transpose()
             .with_context(|| format!("no JSON:\n{}", finished.stdout))?;
-        let deadline = Instant::now() + SOON;
-        loop {
+        self.poll(|| {
             let events = self.events();
-            if last.as_ref().is_none_or(|last| events.contains(last)) {
-                return Ok(events);
-            }
-            if Instant::now() > deadline {
-                bail!(
-                    "{last:?} was not written; the guard's output:\n{}",
-                    self.log()
-                );
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
+            Ok(match &last {
+                Some(last) if !events.contains(last) => Err(format!("{last} was not written")),
+                Some(_) | None => Ok(events),
+            })
+        })
     }
 
     /// Waits until the guard has read what the kernel told and captured before: it does so before
@@ -322,46 +315,46 @@ impl Guard {
 
     /// Waits until there is a pinhole for this port.
     pub fn wait_for_pinhole(&self, port: u16) -> Result<()> {
-        let deadline = Instant::now() + SOON;
-        loop {
+        self.poll(|| {
             let pinholes = self.list("pinholes")?;
             let mut rows = pinholes.as_array().into_iter().flatten();
-            if rows.any(|row| row["port"] == port) {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                bail!("none for port {port} among {pinholes:#}\n{}", self.log());
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+            let is_there = rows.any(|row| row["port"] == port);
+            Ok(is_there
+                .then_some(())
+                .ok_or_else(|| format!("none for port {port} among {pinholes:#}")))
+        })
     }
 
     /// Waits until no control connection is open, as the guard sees it.
     pub fn wait_until_idle(&self) -> Result<()> {
-        let deadline = Instant::now() + SOON;
-        loop {
+        self.poll(|| {
             let sessions = self.list("sessions")?;
-            if sessions.as_array().is_some_and(Vec::is_empty) {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                bail!("still open: {sessions:#}\n{}", self.log());
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+            let is_idle = sessions.as_array().is_some_and(Vec::is_empty);
+            Ok(is_idle
+                .then_some(())
+                .ok_or_else(|| format!("still open: {sessions:#}")))
+        })
     }
 
     /// Waits for an event that `wanted` accepts.
     pub fn wait_for_event(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        self.poll(|| {
+            let found = self.events().into_iter().find(&wanted);
+            Ok(found.ok_or_else(|| format!("no event {what}")))
+        })
+    }
+
+    /// Asks until there is an answer instead of a reason to wait.
+    fn poll<T>(&self, mut ask: impl FnMut() -> Result<Result<T, String>>) -> Result<T> {
         let deadline = Instant::now() + SOON;
         loop {
-            if let Some(event) = self.events().into_iter().find(&wanted) {
-                return Ok(event);
+            match ask()? {
+                Ok(answer) => return Ok(answer),
+                Err(why) if Instant::now() > deadline => {
+                    bail!("{why}; the guard's output:\n{}", self.log());
+                }
+                Err(_) => thread::sleep(Duration::from_millis(10)),
             }
-            if Instant::now() > deadline {
-                bail!("no event {what}; the guard's output:\n{}", self.log());
-            }
-            thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -399,21 +392,14 @@ impl Guard {
 
     /// Waits until the counter is at least `count`, and returns it.
     pub fn wait_for_counter(&self, reason: Reason, count: u64) -> Result<u64> {
-        let deadline = Instant::now() + SOON;
-        loop {
+        self.poll(|| {
             let now = self.counter(reason)?;
-            if now >= count {
-                return Ok(now);
-            }
-            if Instant::now() > deadline {
-                bail!(
-                    "{} is {now}, not {count}; the guard's output:\n{}",
-                    reason.label(),
-                    self.log()
-                );
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+            Ok(if now >= count {
+                Ok(now)
+            } else {
+                Err(format!("{} is {now}, not {count}", reason.label()))
+            })
+        })
     }
 
     /// Kills it, as the kernel does when memory runs out. Gives its runtime folder.
