@@ -4,13 +4,13 @@
 //! `ftpguard-ebpf/src/maps.rs`.
 #![forbid(unsafe_code)]
 
+mod layout;
+pub mod port_word;
+
 use bytemuck::{Pod, Zeroable};
 
-use crate::{
-    event::{EventBudget, Told},
-    net::{Address, Port},
-    verdict::COUNTER_COUNT,
-};
+pub use self::layout::LAYOUT;
+use crate::net::{Address, Port};
 
 /// How many sessions are tracked at once, unless the operator says otherwise.
 pub const MAX_SESSIONS: u32 = 16_384;
@@ -356,59 +356,6 @@ pub struct Peer {
     pub pad: u16,
 }
 
-/// What is known of one port, as one word so that it is read and counted at once.
-///
-/// The lowest byte holds the roles that the daemon declares. Above them lie two counts of
-/// listeners and marks, which the kernel side keeps as hints: with them most SYNs are judged
-/// without a lookup of the listener. A control port has a mark of its own.
-pub mod port_word {
-    /// A port of the declared passive range.
-    pub const PASSIVE: u64 = 1;
-    /// A control port.
-    pub const CONTROL: u64 = 2;
-    /// A configured data source port, 20 by default (RFC 959 section 3.2).
-    pub const DATA_SOURCE: u64 = 4;
-    /// A port below 1024 that other people's ftpds are kept away from (rule O11).
-    pub const SHIELDED: u64 = 8;
-    /// A port of an ftpd for which denials take no effect, whatever the guard's mode is
-    /// (rule M1). It goes before [`ENFORCED`].
-    pub const MONITORED: u64 = 16;
-    /// A port of an ftpd for which denials take effect, whatever the guard's mode is.
-    pub const ENFORCED: u64 = 32;
-    /// Every declared role.
-    pub const ROLES: u64 = 0xff;
-    /// One listener of a guarded ftpd.
-    pub const ONE_GUARDED: u64 = 1 << 8;
-    /// The count of guarded listeners.
-    pub const GUARDED: u64 = 0xff_ffff << 8;
-    /// One listener of other software.
-    pub const ONE_FOREIGN: u64 = 1 << 32;
-    /// The count of foreign listeners, which are counted only while there is room for them.
-    pub const FOREIGN: u64 = 0xffff << 32;
-    /// A control connection over Multipath TCP.
-    pub const ONE_MULTIPATH: u64 = 1 << 48;
-    /// Not zero once a control port had such a connection: nobody is seen to read those, so a
-    /// process may serve clients that it is not known to serve. Never taken back.
-    pub const MULTIPATH: u64 = 0xf << 48;
-    /// A guarded listener that there was no room for among the listeners (rule K9).
-    pub const ONE_CROWDED: u64 = 1 << 52;
-    /// Not zero once there was such a listener: while guarded ones are counted, a listener that is
-    /// not known is one of them. Never taken back.
-    pub const CROWDED: u64 = 0xf << 52;
-    /// A guarded listener that admits clients without a pinhole too.
-    pub const ONE_LENIENT: u64 = 1 << 56;
-    /// Not zero once there was such a listener: the listeners themselves must be asked whom they
-    /// admit. Never taken back, so that it cannot be missing; all it costs is that lookup.
-    pub const LENIENT: u64 = 0xff << 56;
-
-    /// Whether a listener that is not known may be one that there was no room for (rule K9).
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_crowded(word: u64) -> bool {
-        word & CROWDED != 0 && word & GUARDED != 0
-    }
-}
-
 /// A destination that the ftpd may connect to although it is no client: key of an LPM trie, so
 /// the port comes first and is always matched whole ([`Port::NONE`] stands for any port).
 #[repr(C)]
@@ -597,67 +544,6 @@ pub struct KernelOffsets {
     /// `struct tcp_sock`: `is_mptcp`, a `bool`. 0 where the kernel has no Multipath TCP.
     pub multipath: u32,
 }
-
-const _: () = {
-    assert!(size_of::<SessionKey>() == 36);
-    assert!(size_of::<PinholeKey>() == 36);
-    assert!(size_of::<Session>() == 64);
-    assert!(size_of::<Advice>() == 8);
-    assert!(size_of::<Pinhole>() == 32);
-    assert!(size_of::<Endpoint>() == 20);
-    assert!(size_of::<Listener>() == 64);
-    assert!(size_of::<Process>() == 64);
-    assert!(size_of::<Parent>() == 8);
-    assert!(size_of::<Serving>() == 56);
-    assert!(size_of::<Peer>() == 20);
-    assert!(size_of::<Exception>() == 20);
-    assert!(size_of::<Barred>() == 20);
-    assert!(size_of::<Refusal>() == 16);
-    assert!(size_of::<Policy>() == 64);
-    assert!(size_of::<Relaxed>() == 16);
-    assert!(size_of::<KernelOffsets>() == 52);
-    // Each bit of a port's word has one meaning, and foreign listeners are not too many to count.
-    assert!(
-        port_word::ROLES
-            + port_word::GUARDED
-            + port_word::FOREIGN
-            + port_word::MULTIPATH
-            + port_word::CROWDED
-            + port_word::LENIENT
-            == u64::MAX
-    );
-    assert!(MAX_LISTENERS as u64 <= port_word::FOREIGN / port_word::ONE_FOREIGN);
-    // A per-CPU array of counters stays within one page for each CPU.
-    assert!(COUNTER_COUNT <= 512);
-};
-
-/// The layout of the maps that outlive a daemon: a number to be raised when an entry comes to
-/// mean something else, then the size of each type. Daemons whose layouts differ do not touch
-/// each other's maps.
-#[expect(clippy::cast_possible_truncation, reason = "sizes of small types")]
-pub const LAYOUT: [u32; 21] = [
-    4,
-    OBSERVER_SLOTS,
-    ADDRESS_SLOTS,
-    size_of::<SessionKey>() as u32,
-    size_of::<Session>() as u32,
-    size_of::<Advice>() as u32,
-    size_of::<PinholeKey>() as u32,
-    size_of::<Pinhole>() as u32,
-    size_of::<Endpoint>() as u32,
-    size_of::<Listener>() as u32,
-    size_of::<Process>() as u32,
-    size_of::<Parent>() as u32,
-    size_of::<Serving>() as u32,
-    size_of::<Peer>() as u32,
-    size_of::<Exception>() as u32,
-    size_of::<Barred>() as u32,
-    size_of::<Refusal>() as u32,
-    size_of::<Policy>() as u32,
-    size_of::<Relaxed>() as u32,
-    size_of::<EventBudget>() as u32,
-    size_of::<Told>() as u32,
-];
 
 impl Session {
     /// Whether the client has sent a `REIN` that goes beyond what is read (rule C5).
